@@ -1,0 +1,1 @@
+"""Modelyard runs machine-learning models as services, in any language, from one manifest."""

@@ -1,0 +1,164 @@
+"""Conditions and their reasons: one vocabulary for statuses, events, reports and `modelyard why`.
+
+Source: Kubernetes API conventions, "Typical status properties".
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Status(StrEnum):
+    """Unknown means: not found out yet."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Reason(StrEnum):
+    """Every reason that Modelyard writes. `spec/conditions.md` is generated from this list."""
+
+    # Things go well
+    PREPARED = "Prepared"
+    """The artifact was read, identified and stored under its digest."""
+    SERVING = "Serving"
+    """The latest revision answers requests."""
+    ROUTED = "Routed"
+    """The gateway acknowledged the route."""
+    COMPLETE = "Complete"
+    """The latest revision carries all traffic; nothing is in progress."""
+    VALID = "Valid"
+    """The object is consistent."""
+    ENFORCED = "Enforced"
+    """Every declared limit is enforced here."""
+    SCALED_TO_ZERO = "ScaledToZero"
+    """`replicas: 0` was asked for; requests get 503."""
+
+    # Work in progress
+    PREPARING = "Preparing"
+    """The artifact is being read."""
+    PROGRESSING = "Progressing"
+    """A new revision starts; the old one, if any, keeps serving."""
+    STARTING = "Starting"
+    """Replicas were started and are not ready yet."""
+    WAITING_FOR_GATEWAY = "WaitingForGateway"
+    """The gateway has not acknowledged the route yet."""
+
+    # References
+    MODEL_NOT_FOUND = "ModelNotFound"
+    """No Model of that name in the namespace (objects may be applied in any order)."""
+    MODEL_NOT_READY = "ModelNotReady"
+    """The Model exists and is not ready; its own condition says why."""
+    RUNTIME_NOT_FOUND = "RuntimeNotFound"
+    """No Runtime of that name in the namespace."""
+    RUNTIME_MISMATCH = "RuntimeMismatch"
+    """The Runtime does not list the model's format."""
+    SECRET_NOT_FOUND = "SecretNotFound"
+    """A Secret or key that `env` names does not exist."""
+
+    # Artifacts
+    ARTIFACT_NOT_FOUND = "ArtifactNotFound"
+    """Nothing at `uri`."""
+    ARTIFACT_UNREADABLE = "ArtifactUnreadable"
+    """The artifact exists and cannot be read."""
+    ARTIFACT_INVALID = "ArtifactInvalid"
+    """The bytes are truncated, damaged or not a model."""
+    ARTIFACT_CHANGED = "ArtifactChanged"
+    """The stored copy is gone or differs from its digest."""
+    ARTIFACT_TOO_LARGE = "ArtifactTooLarge"
+    """The artifact exceeds the limit of size or files."""
+    DIGEST_MISMATCH = "DigestMismatch"
+    """The artifact is not the one that `digest` pins."""
+    FORMAT_UNKNOWN = "FormatUnknown"
+    """The format was not recognized, or nothing here runs it."""
+    FORMAT_MISMATCH = "FormatMismatch"
+    """The bytes are of another format than `format` says."""
+    TRUST_REQUIRED = "TrustRequired"
+    """Loading runs code from the artifact, or skips checks; `trust` must allow it."""
+    ENVIRONMENT_MISSING = "EnvironmentMissing"
+    """A package that the model needs is not installed."""
+    SIGNATURE_MISMATCH = "SignatureMismatch"
+    """The declared inputs or outputs differ from the artifact's own."""
+    SAMPLE_MISSING = "SampleMissing"
+    """The model has no signature and none was declared."""
+    LOAD_FAILED = "LoadFailed"
+    """The model's own code failed while loading."""
+    WARMUP_FAILED = "WarmupFailed"
+    """The model loaded and its first inference failed."""
+
+    # Processes
+    CRASHED = "Crashed"
+    """A process ended by itself; it is started again with back-off."""
+    STARTUP_TIMEOUT = "StartupTimeout"
+    """A replica was not ready in time; it is started again with back-off."""
+    UNSCHEDULABLE = "Unschedulable"
+    """The machine has not enough free memory, CPU or GPUs."""
+    DISK_FULL = "DiskFull"
+    """No space left where Modelyard keeps its data."""
+    UNSUPPORTED = "Unsupported"
+    """A field selects something that this place cannot do."""
+    NOT_ENFORCED = "NotEnforced"
+    """Declared limits that this place does not enforce; the message lists their paths."""
+
+    # Gateway
+    ROUTE_REJECTED = "RouteRejected"
+    """Envoy refused the configuration of this route; the previous one stays in force."""
+    INTERNAL_ERROR = "InternalError"
+    """A defect of Modelyard; the message says where to look."""
+
+    # Events about processes
+    STARTED = "Started"
+    """A replica became ready."""
+    STOPPED = "Stopped"
+    """A replica ended as asked."""
+    REVISION_CREATED = "RevisionCreated"
+    """A new revision was recorded."""
+    TRAFFIC_SHIFTED = "TrafficShifted"
+    """The gateway sends requests to another revision."""
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `status.conditions`, without the two fields that depend on the past."""
+
+    type: str
+    status: Status
+    reason: Reason
+    message: str = ""
+
+
+class StampedCondition(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A condition as it is stored. last_transition_time: RFC 3339, when `status` last changed."""
+
+    type: str
+    status: Status
+    reason: str
+    message: str = ""
+    observed_generation: int
+    last_transition_time: str
+
+
+def stamp(
+    conditions: tuple[Condition, ...],
+    previous: tuple[StampedCondition, ...],
+    generation: int,
+    timestamp: str,
+) -> tuple[StampedCondition, ...]:
+    """Add observedGeneration, and lastTransitionTime: kept where the status did not change."""
+    before = {condition.type: condition for condition in previous}
+
+    def since(condition: Condition) -> str:
+        old = before.get(condition.type)
+        return old.last_transition_time if old and old.status == condition.status else timestamp
+
+    return tuple(
+        StampedCondition(
+            type=condition.type,
+            status=condition.status,
+            reason=condition.reason,
+            message=condition.message,
+            observed_generation=generation,
+            last_transition_time=since(condition),
+        )
+        for condition in conditions
+    )

@@ -1,0 +1,1 @@
+"""Decides what must run and makes it so. Never touches a tensor."""

@@ -1,0 +1,1 @@
+"""The only reconcile loop, and the Protocols behind which everything real hides."""

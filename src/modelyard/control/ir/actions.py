@@ -1,0 +1,43 @@
+"""Actions: what `plan.diff` tells a driver to do. Imperatives; each is idempotent."""
+
+from modelyard.control.ir.task import Task
+from modelyard.control.ir.unit import Unit
+from modelyard.control.ir.values import Key, Value
+
+
+class Start(Value, frozen=True, kw_only=True, tag="Start"):
+    """Run so many replicas of a unit that does not run yet."""
+
+    unit: Unit
+    replicas: int
+
+
+class Resize(Value, frozen=True, kw_only=True, tag="Resize"):
+    """Change the number of replicas; those that leave are drained."""
+
+    unit: str
+    owner: Key
+    replicas: int
+
+
+class Stop(Value, frozen=True, kw_only=True, tag="Stop"):
+    """Drain and end all replicas of a unit, then forget it."""
+
+    unit: str
+    owner: Key
+
+
+class Run(Value, frozen=True, kw_only=True, tag="Run"):
+    """Run a task once."""
+
+    task: Task
+
+
+class Forget(Value, frozen=True, kw_only=True, tag="Forget"):
+    """End a task if it still runs, and forget its result."""
+
+    task: str
+    owner: Key
+
+
+Action = Start | Resize | Stop | Run | Forget

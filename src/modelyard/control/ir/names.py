@@ -1,0 +1,54 @@
+"""Every derived name, label and annotation. Children end in their kind."""
+
+import msgspec
+
+from modelyard.base import ids
+from modelyard.control.ir.values import Key
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_SERVICE = "modelyard.dev/service"
+LABEL_INPUTS = "modelyard.dev/inputs-hash"
+ANNOTATION_REFRESH = "modelyard.dev/refresh"
+ANNOTATION_RESTART = "modelyard.dev/restart"
+MANAGER = "modelyard"
+
+
+def revision(service: str, number: int) -> str:
+    """`iris` and 3 -> `iris-svc-00003`."""
+    return f"{service}-svc-{number:05d}"
+
+
+def unit(namespace: str, revision_name: str) -> str:
+    """Unique over all namespaces: names have no dots, so the pair cannot clash."""
+    return f"{revision_name}.{namespace}"
+
+
+def replica(unit_name: str, ordinal: int) -> str:
+    """`iris-svc-00003.default` and 0 -> `iris-svc-00003.default-0`."""
+    return f"{unit_name}-{ordinal}"
+
+
+def owned_model(service: str, inputs: object) -> str:
+    """The Model behind an inline `model.uri`: a new artifact is a new Model, since its spec is immutable."""
+    return f"{service}-{ids.short_hash(canonical(inputs))}-model"
+
+
+def prepare_task(key: Key, generation: int, refresh: str, attempt: int) -> str:
+    """One task per Model, generation, refresh annotation and attempt."""
+    asked = ids.short_hash(canonical([generation, refresh]))
+    return f"{key.name}-prepare-{asked}-{attempt}.{key.namespace}"
+
+
+def selector(service: str) -> str:
+    """The label selector of a service's replicas, for `/scale`."""
+    return f"{LABEL_SERVICE}={service}"
+
+
+def inputs_hash(inputs: object) -> str:
+    """The identity of what a revision was made from."""
+    return ids.short_hash(canonical(inputs), 16)
+
+
+def canonical(value: object) -> bytes:
+    """The same bytes for equal values: JSON with sorted keys."""
+    return msgspec.json.encode(value, order="deterministic")

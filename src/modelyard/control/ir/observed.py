@@ -1,0 +1,94 @@
+"""What drivers and gateways saw. Facts only; every judgement is made in `plan`."""
+
+from enum import StrEnum
+
+from modelyard.control.ir.route import Route
+from modelyard.control.ir.unit import Unit
+from modelyard.control.ir.values import Key, Value
+from modelyard.wire.report import Report
+
+
+class ReplicaState(StrEnum):
+    """PENDING: not started (no room, or back-off). DRAINING: asked to stop, finishing requests in flight."""
+
+    PENDING = "Pending"
+    STARTING = "Starting"
+    READY = "Ready"
+    DRAINING = "Draining"
+
+
+class Usage(Value, frozen=True, kw_only=True):
+    """Cumulative since the unit was first started, over all its replicas, the ended ones included."""
+
+    cpu_seconds: float = 0.0
+    memory_byte_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+
+
+class Trouble(Value, frozen=True, kw_only=True):
+    """The latest thing that went wrong with a replica, kept until it is ready again.
+
+    reason: a `base.conditions.Reason`; message: what failed, with the last lines of its log. since: seconds since 1970.
+    """
+
+    reason: str
+    message: str
+    since: float
+
+
+class ObservedReplica(Value, frozen=True, kw_only=True):
+    """One process of a unit. address: as in `Endpoints`, when it listens. restarts: ended by themselves so far."""
+
+    name: str
+    state: ReplicaState
+    address: str = ""
+    pid: int = 0
+    started_at: float = 0.0
+    restarts: int = 0
+    trouble: Trouble | None = None
+
+
+class ObservedUnit(Value, frozen=True, kw_only=True):
+    """replicas: the number last asked for; members: what there is, draining ones included."""
+
+    unit: Unit
+    replicas: int
+    members: tuple[ObservedReplica, ...] = ()
+    usage: Usage = Usage()
+
+
+class ObservedTask(Value, frozen=True, kw_only=True):
+    """A task that runs (finished_at is None) or has ended. The driver forgets it on `Forget`.
+
+    report: what it left, if that was readable; message: why there is none, with the last lines of its log.
+    """
+
+    name: str
+    owner: Key
+    attempt: int = 1
+    finished_at: float | None = None
+    report: Report | None = None
+    message: str = ""
+
+
+class Observed(Value, frozen=True, kw_only=True):
+    """Everything that a driver runs."""
+
+    units: tuple[ObservedUnit, ...] = ()
+    tasks: tuple[ObservedTask, ...] = ()
+
+
+class ObservedRoute(Value, frozen=True, kw_only=True):
+    """acknowledged: the route that is in force everywhere (None: none yet); rejected: why a newer one is not."""
+
+    acknowledged: Route | None = None
+    rejected: str = ""
+
+
+class Capabilities(Value, frozen=True, kw_only=True):
+    """What a driver can do. enforces: the names of limits it enforces (`memory`, `cpu`).
+
+    `threads`: the CPU limit sets the number of inference threads, which every driver does.
+    """
+
+    enforces: frozenset[str] = frozenset()

@@ -1,0 +1,1 @@
+"""What the front and prepare call to score a batch."""

@@ -1,0 +1,1 @@
+"""Bytes <-> values: what crosses a process boundary. No sockets, no files."""

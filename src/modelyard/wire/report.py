@@ -1,0 +1,93 @@
+"""Report: what a process of the runtime half answers to control. At most 4 KiB of JSON; not trusted.
+
+`{"version": 1, "serve": {...}}`, with `prepare` or with `failure` in place of `serve`. A process replaces its report
+file atomically; on Kubernetes the same bytes are the container's termination message. The schema is
+`spec/report.schema.json`.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from modelyard.base.errors import UserError
+from modelyard.wire.work import TensorSpec
+
+VERSION = 1
+MAX_BYTES = 4096
+_MAX_MESSAGE = 2048
+
+Text = Annotated[str, msgspec.Meta(max_length=256)]
+
+
+class _Struct(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
+    pass
+
+
+class ServeReport(_Struct, frozen=True, kw_only=True):
+    """A server's state: ready after every model answered its warm-up inference."""
+
+    ready: bool = False
+    models: tuple[Text, ...] = ()
+
+
+class PrepareReport(_Struct, frozen=True, kw_only=True):
+    """What prepare found out. size_bytes: of all files; format_version: of the library or format, "" if not known."""
+
+    digest: Text
+    format: Text
+    format_version: Text = ""
+    size_bytes: int = 0
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+
+
+class Failure(_Struct, frozen=True, kw_only=True):
+    """Why the work cannot be done. reason: a `base.conditions.Reason`. retry: the same attempt may succeed later."""
+
+    reason: Text
+    message: Annotated[str, msgspec.Meta(max_length=_MAX_MESSAGE)]
+    retry: bool = False
+
+
+class Report(_Struct, frozen=True, kw_only=True):
+    """Exactly one of serve, prepare and failure is set."""
+
+    version: int = VERSION
+    serve: ServeReport | None = None
+    prepare: PrepareReport | None = None
+    failure: Failure | None = None
+
+
+def failure(reason: str, message: str, *, retry: bool = False) -> Report:
+    """A failure whose message is cut to what a report may hold."""
+    if len(message) > _MAX_MESSAGE:
+        message = message[: _MAX_MESSAGE - 4] + " ..."
+    return Report(failure=Failure(reason=reason, message=message, retry=retry))
+
+
+def encode(report: Report) -> bytes:
+    """JSON of at most MAX_BYTES; raises UserError if the report is larger (a signature of very many columns)."""
+    data = msgspec.json.encode(report)
+    if report.failure is not None:
+        while len(data) > MAX_BYTES:  # multi-byte characters
+            told = report.failure
+            report = failure(told.reason, told.message[: len(told.message) * 3 // 4] + " ...", retry=told.retry)
+            data = msgspec.json.encode(report)
+    if len(data) > MAX_BYTES:
+        raise UserError(f"the report has {len(data)} bytes, at most {MAX_BYTES} are read: too many inputs and outputs")
+    return data
+
+
+def decode(data: bytes) -> Report:
+    """Raise UserError on anything but a Report: the process that wrote it runs untrusted code."""
+    if len(data) > MAX_BYTES:
+        raise UserError(f"the report has {len(data)} bytes, at most {MAX_BYTES} are read")
+    try:
+        report = msgspec.json.decode(data, type=Report)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"the report is not valid: {error}") from error
+    if report.version != VERSION:
+        raise UserError(f"report version {report.version} is not understood; this release reads version {VERSION}")
+    if sum(part is not None for part in (report.serve, report.prepare, report.failure)) != 1:
+        raise UserError("the report must set exactly one of serve, prepare and failure")
+    return report
