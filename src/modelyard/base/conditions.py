@@ -57,6 +57,9 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound"
     """A Secret or key that `env` names does not exist."""
 
+    INVALID = "Invalid"
+    """The stored object cannot be read: it was written past the schema of this release."""
+
     # Artifacts
     ARTIFACT_NOT_FOUND = "ArtifactNotFound"
     """Nothing at `uri`."""

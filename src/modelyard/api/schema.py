@@ -1,0 +1,138 @@
+"""The CustomResourceDefinitions, from the one definition of each kind."""
+
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+from modelyard.api import GROUP, VERSION, structural
+from modelyard.api.model import Model
+from modelyard.api.runtime import Runtime
+from modelyard.api.service import NAME_RULES, ModelService
+
+Definition = dict[str, Any]
+Column = dict[str, Any]
+
+KINDS: tuple[type[BaseModel], ...] = (Runtime, Model, ModelService)
+SYSTEM_NAMESPACE = "modelyard-system"
+
+
+def _column(name: str, kind: str, path: str, priority: int = 0) -> Column:
+    column: Column = {"name": name, "type": kind, "jsonPath": path}
+    return {**column, "priority": priority} if priority else column
+
+
+_READY = _column("Ready", "string", '.status.conditions[?(@.type=="Ready")].status')
+_REASON = _column("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason')
+_MESSAGE = _column("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1)
+_AGE = _column("Age", "date", ".metadata.creationTimestamp")
+_SCALE = {
+    "specReplicasPath": ".spec.replicas",
+    "statusReplicasPath": ".status.replicas",
+    "labelSelectorPath": ".status.selector",
+}
+
+
+@cache
+def crds() -> tuple[Definition, ...]:
+    """All definitions, sorted by kind. Treat them as constants."""
+    return (
+        _definition(
+            Model,
+            short="mdl",
+            columns=(
+                _column("Format", "string", ".status.format"),
+                _READY,
+                _REASON,
+                _AGE,
+                _column("URI", "string", ".spec.uri", 1),
+                _column("Digest", "string", ".status.digest", 1),
+                _MESSAGE,
+            ),
+        ),
+        _definition(
+            ModelService,
+            short="msvc",
+            rules=NAME_RULES,
+            subresources={"scale": _SCALE},
+            columns=(
+                _column("URL", "string", ".status.url"),
+                _READY,
+                _REASON,
+                _column("Replicas", "integer", ".status.readyReplicas"),
+                _column("Desired", "integer", ".status.desiredReplicas"),
+                _column("Latest", "string", ".status.latestReadyRevision"),
+                _AGE,
+                _column("Digest", "string", ".status.digest", 1),
+                _MESSAGE,
+            ),
+        ),
+        _definition(
+            Runtime,
+            short="rt",
+            columns=(_column("Formats", "string", ".spec.formats[*].name"), _READY, _REASON, _AGE, _MESSAGE),
+        ),
+    )
+
+
+def _definition(
+    kind: type[BaseModel],
+    *,
+    short: str,
+    columns: tuple[Column, ...],
+    rules: tuple[tuple[str, str], ...] = (),
+    subresources: dict[str, Any] | None = None,
+) -> Definition:
+    name = kind.__name__
+    plural = name.lower() + "s"
+    version = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": _root(kind, rules)},
+        "subresources": {"status": {}, **(subresources or {})},
+        "additionalPrinterColumns": list(columns),
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": name,
+                "listKind": f"{name}List",
+                "plural": plural,
+                "singular": name.lower(),
+                "shortNames": [short],
+                "categories": ["modelyard"],
+            },
+            "versions": [version],
+        },
+    }
+
+
+def _root(kind: type[BaseModel], rules: tuple[tuple[str, str], ...]) -> structural.Schema:
+    parts = {name: _part(kind, name) for name in ("spec", "status")}
+    root: structural.Schema = {
+        "type": "object",
+        "description": kind.__doc__,
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": "Version of this representation: modelyard.dev/v1alpha1."},
+            "kind": {"type": "string", "description": f"Kind of this object: {kind.__name__}."},
+            "metadata": {"type": "object"},
+            **{name: structural.from_model(part) for name, part in parts.items()},
+        },
+    }
+    if rules:
+        root["x-kubernetes-validations"] = [{"rule": rule, "message": message} for rule, message in rules]
+    return root
+
+
+def _part(kind: type[BaseModel], name: str) -> type[BaseModel]:
+    part = kind.model_fields[name].annotation
+    if not (isinstance(part, type) and issubclass(part, BaseModel)):
+        raise TypeError(f"{kind.__name__}.{name} must be a model")
+    return part
