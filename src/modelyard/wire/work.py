@@ -14,6 +14,9 @@ from modelyard.base.errors import UserError
 
 VERSION = 1
 
+BUILTIN_FORMATS = frozenset({"onnx", "skops", "joblib", "pickle"})
+"""Formats that run without a Runtime."""
+
 ENV_WORK = "MODELYARD_WORK"
 ENV_REPORT = "MODELYARD_REPORT"
 ENV_SOCKET = "MODELYARD_SOCKET"

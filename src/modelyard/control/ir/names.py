@@ -33,10 +33,9 @@ def owned_model(service: str, inputs: object) -> str:
     return f"{service}-{ids.short_hash(canonical(inputs))}-model"
 
 
-def prepare_task(key: Key, generation: int, refresh: str, attempt: int) -> str:
-    """One task per Model, generation, refresh annotation and attempt."""
-    asked = ids.short_hash(canonical([generation, refresh]))
-    return f"{key.name}-prepare-{asked}-{attempt}.{key.namespace}"
+def prepare_task(key: Key, asked: object, attempt: int) -> str:
+    """One task per Model, what is asked of it (generation, refresh annotation, work) and attempt."""
+    return f"{key.name}-prepare-{ids.short_hash(canonical(asked))}-{attempt}.{key.namespace}"
 
 
 def selector(service: str) -> str:

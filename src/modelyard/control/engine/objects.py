@@ -1,0 +1,137 @@
+"""What the API server holds, as typed values with the indexes that decisions need."""
+
+from collections import defaultdict
+from typing import Any
+
+from modelyard.api import load
+from modelyard.api.model import Model
+from modelyard.api.runtime import Runtime
+from modelyard.api.service import ModelService
+from modelyard.base.errors import UserError
+from modelyard.control.ir.revision import Revision
+from modelyard.control.ir.values import Key
+from modelyard.control.plan import model as models
+from modelyard.control.render import kube as render
+
+Object = dict[str, Any]
+_Place = tuple[str, str]
+"""Namespace and name."""
+
+
+class Objects:
+    """Kept up to date by reflectors through `put`, which answers whom a change concerns.
+
+    Every question is a lookup: ten thousand objects cost no more per decision than ten.
+    """
+
+    def __init__(self) -> None:
+        self.raw: dict[Key, Object] = {}
+        self.declared: dict[Key, load.Declared] = {}
+        self.unreadable: dict[Key, str] = {}
+        self._runtimes: dict[str, dict[str, Runtime]] = defaultdict(dict)
+        self._users: dict[_Place, set[Key]] = defaultdict(set)
+        self._owned: dict[str, set[Key]] = defaultdict(set)
+        self._services_by_uid: dict[str, Key] = {}
+        self._revisions: dict[Key, dict[str, Revision]] = defaultdict(dict)
+        self._revision_owners: dict[_Place, Key] = {}
+
+    def put(self, kind: str, namespace: str, name: str, body: Object | None) -> set[Key]:
+        """Take over one object (None: it is gone). Returns the keys that must be looked at again."""
+        key = Key(kind=kind, namespace=namespace, name=name)
+        concerned = self._concerned(key)
+        self._forget(key)
+        if body is not None:
+            self.raw[key] = body
+            try:
+                self.declared[key] = load.decode(body)
+            except UserError as error:
+                self.unreadable[key] = error.message
+            else:
+                self._index(key, self.declared[key])
+        return concerned | self._concerned(key)
+
+    def put_revision(self, namespace: str, name: str, body: Object | None) -> set[Key]:
+        """Take over one ControllerRevision. Raises UserError for one that another program wrote."""
+        touched: set[Key] = set()
+        owner = self._revision_owners.pop((namespace, name), None)
+        if owner is not None:
+            touched.add(owner)
+            self._revisions[owner].pop(name, None)
+            if not self._revisions[owner]:
+                del self._revisions[owner]
+        if body is not None:
+            found = render.revision(body)
+            self._revisions[found.owner][name] = found
+            self._revision_owners[namespace, name] = found.owner
+            touched.add(found.owner)
+        return touched
+
+    def keys(self) -> tuple[Key, ...]:
+        """All objects, sorted."""
+        return tuple(sorted(self.raw))
+
+    def runtimes(self, namespace: str) -> tuple[Runtime, ...]:
+        """The Runtimes of a namespace, by name."""
+        kept = self._runtimes.get(namespace, {})
+        return tuple(kept[name] for name in sorted(kept))
+
+    def models_for(self, service: ModelService) -> tuple[Model, ...]:
+        """The Models that a service names or owns, by name."""
+        keys = set(self._owned.get(service.metadata.uid, ()))
+        if service.spec.model.name:
+            keys.add(Key(kind=models.KIND, namespace=service.metadata.namespace, name=service.spec.model.name))
+        found = (self.declared.get(key) for key in sorted(keys))
+        return tuple(each for each in found if isinstance(each, Model))
+
+    def revisions(self, owner: Key) -> tuple[Revision, ...]:
+        """The recorded revisions of a service."""
+        return tuple(self._revisions.get(owner, {}).values())
+
+    def _index(self, key: Key, thing: load.Declared) -> None:
+        if isinstance(thing, Runtime):
+            self._runtimes[key.namespace][key.name] = thing
+        elif isinstance(thing, ModelService):
+            self._services_by_uid[thing.metadata.uid] = key
+            if thing.spec.model.name:
+                self._users[key.namespace, thing.spec.model.name].add(key)
+        else:
+            for uid in _controllers(thing):
+                self._owned[uid].add(key)
+
+    def _forget(self, key: Key) -> None:
+        self.raw.pop(key, None)
+        self.unreadable.pop(key, None)
+        thing = self.declared.pop(key, None)
+        if isinstance(thing, Runtime):
+            self._runtimes[key.namespace].pop(key.name, None)
+        elif isinstance(thing, ModelService):
+            self._services_by_uid.pop(thing.metadata.uid, None)
+            if thing.spec.model.name:
+                _discard(self._users, (key.namespace, thing.spec.model.name), key)
+        elif isinstance(thing, Model):
+            for uid in _controllers(thing):
+                _discard(self._owned, uid, key)
+
+    def _concerned(self, key: Key) -> set[Key]:
+        thing = self.declared.get(key)
+        keys = {key}
+        if key.kind == models.KIND:
+            keys |= self._users.get((key.namespace, key.name), set())
+        if isinstance(thing, Model):
+            owners = (self._services_by_uid.get(uid) for uid in _controllers(thing))
+            keys |= {owner for owner in owners if owner is not None}
+        if isinstance(thing, Runtime):
+            keys |= {other for other in self.raw if other.namespace == key.namespace}
+        return keys
+
+
+def _controllers(model: Model) -> list[str]:
+    return [reference.uid for reference in model.metadata.owner_references if reference.controller]
+
+
+def _discard(index: dict[Any, set[Key]], at: object, key: Key) -> None:
+    kept = index.get(at)
+    if kept is not None:
+        kept.discard(key)
+        if not kept:
+            del index[at]

@@ -1,0 +1,35 @@
+"""Desired x observed -> actions."""
+
+from modelyard.control.ir.actions import Action, Forget, Resize, Run, Start, Stop
+from modelyard.control.ir.desired import Desired
+from modelyard.control.ir.observed import Observed, ReplicaState
+from modelyard.control.ir.route import Endpoints
+
+
+def diff(desired: Desired, observed: Observed) -> tuple[Action, ...]:
+    """What one owner's driver must do, in a stable order: what is new first, what ends last."""
+    want = {each.unit.name: each for each in desired.units}
+    have = {each.unit.name: each for each in observed.units}
+    tasks = {task.name: task for task in desired.tasks}
+    known = {task.name: task for task in observed.tasks}
+    starts = [Start(unit=want[n].unit, replicas=want[n].replicas) for n in sorted(want.keys() - have.keys())]
+    runs = [Run(task=tasks[n]) for n in sorted(tasks.keys() - known.keys())]
+    resizes = [
+        Resize(unit=n, owner=want[n].unit.owner, replicas=want[n].replicas)
+        for n in sorted(want.keys() & have.keys())
+        if want[n].replicas != have[n].replicas
+    ]
+    stops = [Stop(unit=n, owner=have[n].unit.owner) for n in sorted(have.keys() - want.keys())]
+    forgets = [Forget(task=n, owner=known[n].owner) for n in sorted(known.keys() - tasks.keys())]
+    return (*starts, *runs, *resizes, *stops, *forgets)
+
+
+def endpoints(observed: Observed) -> tuple[Endpoints, ...]:
+    """Where requests may go: replicas that are ready and were not asked to stop."""
+    return tuple(
+        Endpoints(
+            unit=each.unit.name,
+            addresses=tuple(sorted(m.address for m in each.members if m.state is ReplicaState.READY and m.address)),
+        )
+        for each in observed.units
+    )

@@ -1,0 +1,71 @@
+"""What a planner looks at and what it answers: frozen values, no IO."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelyard.api.model import Model, ModelSpec
+from modelyard.api.runtime import Runtime
+from modelyard.api.service import ModelService
+from modelyard.control.ir.desired import Desired
+from modelyard.control.ir.observed import Capabilities, Observed, ObservedRoute
+from modelyard.control.ir.revision import Revision
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelView:
+    """A Model, the Runtimes of its namespace sorted by name, and the tasks that the driver knows for it."""
+
+    model: Model
+    runtimes: tuple[Runtime, ...] = ()
+    observed: Observed = Observed()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceView:
+    """A ModelService and everything that decisions about it depend on.
+
+    models: of its namespace that it names or owns. revisions: its own, in any order. capabilities: of the driver.
+    gateway_url: `http://host:port` of the gateway, for status.url.
+    """
+
+    service: ModelService
+    models: tuple[Model, ...] = ()
+    runtimes: tuple[Runtime, ...] = ()
+    revisions: tuple[Revision, ...] = ()
+    observed: Observed = Observed()
+    route: ObservedRoute = ObservedRoute()
+    capabilities: Capabilities = Capabilities()
+    gateway_url: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """Something that happened to an object, for `kubectl describe`. type: Normal or Warning."""
+
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OwnedModel:
+    """A Model to create for a service with an inline artifact."""
+
+    name: str
+    spec: ModelSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What must exist and be said. status: the whole `status` as JSON, None to leave it alone.
+
+    models: owned Models to create if absent; obsolete_models: names of owned Models to delete.
+    wake_at: seconds since 1970 at which to look again even if nothing happens.
+    """
+
+    desired: Desired = field(default_factory=Desired)
+    status: dict[str, Any] | None = None
+    events: tuple[Event, ...] = ()
+    models: tuple[OwnedModel, ...] = ()
+    obsolete_models: tuple[str, ...] = ()
+    wake_at: float | None = None

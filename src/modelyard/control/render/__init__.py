@@ -1,0 +1,1 @@
+"""IR -> someone else's words. Pure."""

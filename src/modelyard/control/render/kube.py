@@ -1,0 +1,70 @@
+"""Revisions and owned objects in Kubernetes' words, and back."""
+
+from typing import Any
+
+import msgspec
+
+from modelyard.base.errors import UserError
+from modelyard.control.ir import names
+from modelyard.control.ir.revision import Revision
+
+Object = dict[str, Any]
+
+
+def owner_reference(owner: Object) -> Object:
+    """The owner as the one controller: the child goes when it goes."""
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def controller_revision(revision: Revision, owner: Object) -> Object:
+    """apps/v1 ControllerRevision: its data cannot be changed once it is stored."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": revision.name,
+            "namespace": revision.owner.namespace,
+            "labels": {
+                names.LABEL_MANAGED_BY: names.MANAGER,
+                names.LABEL_SERVICE: revision.owner.name,
+                names.LABEL_INPUTS: revision.inputs_hash,
+            },
+            "ownerReferences": [owner_reference(owner)],
+        },
+        "revision": revision.number,
+        "data": msgspec.to_builtins(revision),
+    }
+
+
+def revision(stored: Object) -> Revision:
+    """The inverse. Raises UserError for one that another program wrote."""
+    try:
+        return msgspec.convert(stored.get("data"), Revision)
+    except msgspec.ValidationError as error:
+        metadata = stored.get("metadata", {})
+        raise UserError(
+            f"ControllerRevision {metadata.get('namespace')}/{metadata.get('name')} was not written by this release: "
+            f"{error}; delete it to have a new one made"
+        ) from error
+
+
+def owned(kind: str, api_version: str, name: str, spec: Object, owner: Object) -> Object:
+    """A child object of ours."""
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": owner["metadata"]["namespace"],
+            "labels": {names.LABEL_MANAGED_BY: names.MANAGER, names.LABEL_SERVICE: owner["metadata"]["name"]},
+            "ownerReferences": [owner_reference(owner)],
+        },
+        "spec": spec,
+    }

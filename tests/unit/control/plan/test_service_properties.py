@@ -1,0 +1,212 @@
+"""Safety of the planner under random histories: switches, scaling, crashes, slow gateways, restarts of the server."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelyard.api import load
+from modelyard.api.model import Model
+from modelyard.api.service import ModelService
+from modelyard.control.ir.actions import Action, Resize, Start, Stop
+from modelyard.control.ir.observed import Observed, ObservedReplica, ObservedRoute, ObservedUnit, ReplicaState
+from modelyard.control.ir.revision import Revision
+from modelyard.control.ir.route import Route
+from modelyard.control.plan import service
+from modelyard.control.plan.diff import diff
+from modelyard.control.plan.rollout import KEEP_REVISIONS, ready_replicas
+from modelyard.control.plan.views import Outcome, ServiceView
+
+NAMES = ("forest", "logistic", "boosted")
+READY, STARTING = ReplicaState.READY, ReplicaState.STARTING
+
+
+def _model(name: str) -> Model:
+    body = {
+        "apiVersion": "modelyard.dev/v1alpha1",
+        "kind": "Model",
+        "metadata": {"name": name, "uid": f"m-{name}"},
+        "spec": {"uri": f"{name}.onnx"},
+        "status": {"digest": "sha256:" + format(NAMES.index(name), "x") * 64, "format": "onnx"},
+    }
+    found = load.decode(body)
+    assert isinstance(found, Model)
+    return found
+
+
+MODELS = tuple(_model(name) for name in NAMES)
+
+
+@dataclass
+class World:
+    """A simulated laptop: everything that outlives a planning step."""
+
+    model: str = NAMES[0]
+    replicas: int = 1
+    status: dict[str, Any] = field(default_factory=dict)
+    revisions: dict[str, Revision] = field(default_factory=dict)
+    units: dict[str, list[ReplicaState]] = field(default_factory=dict)
+    known: dict[str, ObservedUnit] = field(default_factory=dict)
+    acknowledged: Route | None = None
+    published: Route | None = None
+    numbers: list[int] = field(default_factory=list)
+
+    def view(self) -> ServiceView:
+        body = {
+            "apiVersion": "modelyard.dev/v1alpha1",
+            "kind": "ModelService",
+            "metadata": {"name": "digits", "uid": "s-1"},
+            "spec": {"model": {"name": self.model}, "replicas": self.replicas},
+            "status": self.status,
+        }
+        declared = load.decode(body)
+        assert isinstance(declared, ModelService)
+        return ServiceView(
+            service=declared,
+            models=MODELS,
+            revisions=tuple(self.revisions.values()),
+            observed=self.observed(),
+            route=ObservedRoute(acknowledged=self.acknowledged),
+        )
+
+    def observed(self) -> Observed:
+        def members(name: str, states: list[ReplicaState]) -> tuple[ObservedReplica, ...]:
+            return tuple(ObservedReplica(name=f"{name}-{i}", state=state) for i, state in enumerate(states))
+
+        return Observed(
+            units=tuple(
+                replace_unit(self.known[name], len(states), members(name, states))
+                for name, states in sorted(self.units.items())
+            )
+        )
+
+    def step(self) -> tuple[Outcome, tuple[Action, ...]]:
+        outcome = service.desire(self.view(), 0.0)
+        actions = diff(outcome.desired, self.observed())
+        self.check(outcome, actions)
+        for revision in outcome.desired.records:
+            assert revision.name not in self.revisions
+            self.revisions[revision.name] = revision
+            self.numbers.append(revision.number)
+        for name in outcome.desired.obsolete:
+            del self.revisions[name]
+        assert outcome.status is not None
+        self.status = outcome.status
+        (self.published,) = outcome.desired.routes
+        for action in actions:
+            self.apply(action)
+        return outcome, actions
+
+    def apply(self, action: Action) -> None:
+        match action:
+            case Start(unit=unit, replicas=replicas):
+                self.units[unit.name] = [STARTING] * replicas
+                self.known[unit.name] = ObservedUnit(unit=unit, replicas=replicas)
+            case Resize(unit=name, replicas=replicas):
+                states = self.units[name]
+                self.units[name] = states[:replicas] + [STARTING] * (replicas - len(states))
+            case Stop(unit=name):
+                del self.units[name]
+            case _:
+                raise AssertionError(f"a service has no tasks: {action}")
+
+    def settle(self) -> Outcome:
+        for _ in range(12):
+            outcome, actions = self.step()
+            if not actions and not outcome.desired.records:
+                return outcome
+        raise AssertionError("planning what was planned keeps changing things")
+
+    def check(self, outcome: Outcome, actions: tuple[Action, ...]) -> None:
+        observed = self.observed()
+        (route,) = outcome.desired.routes
+        serving = {b.unit for r in (self.acknowledged, route) if r for b in r.backends}
+        stopped = {action.unit for action in actions if isinstance(action, Stop)}
+        in_force = {b.unit for b in (self.acknowledged.backends if self.acknowledged else ())}
+        assert not stopped & serving, "a unit that gets traffic is never stopped"
+        for backend in route.backends:
+            ready = ready_replicas(observed, backend.unit)
+            assert ready >= 1, "traffic never goes where nothing is ready"
+            for old in in_force:
+                assert ready >= min(self.replicas, ready_replicas(observed, old)), "nor to a less ready revision"
+        for action in actions:
+            if isinstance(action, Start):
+                assert action.unit.revision in self.revisions, "only what was recorded runs"
+
+
+def replace_unit(unit: ObservedUnit, replicas: int, members: tuple[ObservedReplica, ...]) -> ObservedUnit:
+    return ObservedUnit(unit=unit.unit, replicas=replicas, members=members)
+
+
+EVENTS = st.one_of(
+    st.tuples(st.just("switch"), st.sampled_from(NAMES)),
+    st.tuples(st.just("scale"), st.integers(0, 3)),
+    st.tuples(st.just("ready"), st.integers(0, 5)),
+    st.tuples(st.just("crash"), st.integers(0, 5)),
+    st.tuples(st.just("acknowledge"), st.none()),
+    st.tuples(st.just("restart"), st.booleans()),
+)
+
+
+def happen(world: World, kind: str, argument: Any) -> None:
+    places = [(name, i) for name, states in sorted(world.units.items()) for i in range(len(states))]
+    if kind == "switch":
+        world.model = argument
+    elif kind == "scale":
+        world.replicas = argument
+    elif kind in ("ready", "crash") and places:
+        name, index = places[argument % len(places)]
+        world.units[name][index] = READY if kind == "ready" else STARTING
+    elif kind == "acknowledge":
+        world.acknowledged = world.published
+    elif kind == "restart":
+        world.units, world.acknowledged, world.published = {}, None, None
+        if argument:  # the last status was not stored before the kill
+            world.status = {k: v for k, v in world.status.items() if k != "latestReadyRevision"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(EVENTS, max_size=30))
+def test_no_history_breaks_the_traffic(history: list[tuple[str, Any]]) -> None:
+    world = World()
+    for kind, argument in history:
+        happen(world, kind, argument)
+        world.settle()
+        assert world.numbers == sorted(set(world.numbers)), "revision numbers only grow"
+        assert len(world.revisions) <= KEEP_REVISIONS + 3
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(EVENTS, max_size=20), st.integers(1, 3))
+def test_every_history_ends_with_the_declared_spec_serving(history: list[tuple[str, Any]], replicas: int) -> None:
+    world = World()
+    for kind, argument in history:
+        happen(world, kind, argument)
+        world.settle()
+    world.replicas = replicas
+    for _ in range(4):
+        world.settle()
+        world.units = {name: [READY for _ in states] for name, states in world.units.items()}
+        world.settle()
+        world.acknowledged = world.published
+    outcome = world.settle()
+    assert outcome.status is not None
+    ready = outcome.status["conditions"][0]
+    assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "True", "Serving")
+    newest = max(world.revisions.values(), key=lambda revision: revision.number)
+    assert list(world.units) == [newest.unit.name]
+    assert newest.inputs["model"]["name"] == world.model
+
+
+def test_scaling_and_the_timeout_make_no_revision() -> None:
+    world = World()
+    world.settle()
+    view = world.view()
+    scaled = replace(
+        view,
+        service=view.service.model_copy(
+            update={"spec": view.service.spec.model_copy(update={"replicas": 3, "timeout": "5s"})}
+        ),
+    )
+    assert service.desire(scaled, 0.0).desired.records == ()
