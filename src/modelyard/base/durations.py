@@ -9,7 +9,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 def parse(text: str) -> float:
     """Seconds; raises ValueError with what was expected."""
-    if re.match(PATTERN, text) is None:
+    if re.fullmatch(PATTERN, text) is None:
         raise ValueError(f"{text!r} is not a duration; expected numbers with units ms, s, m or h, such as 30s or 1m30s")
     return sum(int(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
 

@@ -16,7 +16,7 @@ def short_hash(content: bytes, characters: int = 8) -> str:
 
 def is_digest(text: str) -> bool:
     """Whether text is spelled `sha256:` and 64 hexadecimal characters."""
-    return re.match(DIGEST_PATTERN, text) is not None
+    return re.fullmatch(DIGEST_PATTERN, text) is not None
 
 
 def public_ids(namespace: str, name: str) -> tuple[str, ...]:

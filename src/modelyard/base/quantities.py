@@ -27,7 +27,7 @@ _SCALE = {
 
 def parse(text: str | int) -> Decimal:
     """The exact value; raises ValueError with what was expected."""
-    match = _PARTS.match(str(text))
+    match = _PARTS.fullmatch(str(text))
     if match is None or len(str(text)) > 64:
         raise ValueError(f"{text!r} is not a quantity; expected a number with an optional unit, such as 500m, 2 or 1Gi")
     number, unit, exponent = match.groups()

@@ -49,7 +49,7 @@ class Failure(_Struct, frozen=True, kw_only=True):
     retry: bool = False
 
 
-class Report(_Struct, frozen=True, kw_only=True):
+class Report(_Struct, frozen=True, kw_only=True, omit_defaults=False):
     """Exactly one of serve, prepare and failure is set."""
 
     version: int = VERSION

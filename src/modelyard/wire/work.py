@@ -93,8 +93,8 @@ class PrepareWork(_Struct, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
 
 
-class WorkSpec(_Struct, frozen=True, kw_only=True):
-    """Exactly one of serve and prepare is set."""
+class WorkSpec(_Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """Exactly one of serve and prepare is set. The version is always written out, recorded specs included."""
 
     version: int = VERSION
     serve: ServeWork | None = None

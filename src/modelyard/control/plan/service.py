@@ -54,7 +54,7 @@ def desire(view: ServiceView, now: float) -> Outcome:
         ),
         status=status.status(_body(situation), stamped, generation),
         events=_events(view, new, found),
-        models=(owned,) if owned else (),
+        models=(owned,) if owned and all(each.metadata.name != owned.name for each in view.models) else (),
         obsolete_models=_obsolete_models(view, owned),
     )
 
