@@ -1,0 +1,38 @@
+# Everything a newcomer needs: `make demo` and `make test`. Each sets up what it needs first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+export PYTHONPATH :=
+export UV_COMPILE_BYTECODE := 1
+
+.PHONY: help demo test check format lock generate setup clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## Set up the checkout: uv, a virtual environment, locked dependencies
+	@tools/setup.sh
+
+demo: setup ## Train two models, serve them, switch under load, break one, stop (about half a minute)
+	@$(PY) examples/demo.py
+
+test: setup ## Run every test that needs no cluster
+	@$(PY) -m pytest
+
+check: setup ## Formatting, lint, types, import contracts, generated files
+	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet . && echo "format and lint: ok"
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-cache | tail -n 3
+	@$(PY) -m tools.generate --check
+
+format: setup ## Format the code and mend what can be mended
+	@.venv/bin/ruff check --fix --quiet . ; .venv/bin/ruff format --quiet .
+
+generate: setup ## Write the generated files anew (CRDs, schemas, list of reasons)
+	@$(PY) -m tools.generate
+
+lock: setup ## Resolve the dependencies anew
+	@tools/lock.sh
+
+clean: ## Remove what setup made
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,222 @@
+"""The one reconcile loop: read everything -> desire -> diff -> apply -> write the status.
+
+Level-triggered: watch events, driver hints and gateway hints only say where to look again. One worker per object at a
+time; failures are tried again with growing pauses, per object.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from modelyard.api import API_VERSION
+from modelyard.api.model import Model
+from modelyard.api.runtime import Runtime
+from modelyard.api.service import ModelService
+from modelyard.base.clock import Clock
+from modelyard.base.conditions import Condition, Reason, Status
+from modelyard.base.errors import ModelyardError, RetryLater
+from modelyard.control.engine.objects import Objects
+from modelyard.control.engine.ports import Driver, Gateway
+from modelyard.control.engine.publisher import Publisher
+from modelyard.control.engine.writer import Writer
+from modelyard.control.ir.observed import Observed
+from modelyard.control.ir.values import Key
+from modelyard.control.kube.queue import WorkQueue
+from modelyard.control.kube.reflector import Reflector
+from modelyard.control.plan import model as models
+from modelyard.control.plan import runtimes, service, status
+from modelyard.control.plan.diff import diff
+from modelyard.control.plan.happenings import happenings
+from modelyard.control.plan.views import ModelView, Outcome, ServiceView
+
+log = logging.getLogger(__name__)
+_WORKERS = 8
+
+
+@dataclass(slots=True)
+class Counters:
+    """Cumulative, for /metrics."""
+
+    reconciles: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+
+
+class Engine:
+    """Runs until cancelled. `gateway_url` is what statuses tell callers."""
+
+    def __init__(  # noqa: PLR0913  the composition root hands every part over by name
+        self,
+        *,
+        objects: dict[str, Reflector],
+        revisions: Reflector,
+        writer: Writer,
+        driver: Driver,
+        gateway: Gateway,
+        queue: WorkQueue[Key],
+        clock: Clock,
+        gateway_url: str,
+    ) -> None:
+        self.counters = Counters()
+        self._objects = Objects()
+        self._reflectors = objects
+        self._revisions = revisions
+        self._writer = writer
+        self._driver = driver
+        self._gateway = gateway
+        self._queue = queue
+        self._clock = clock
+        self._gateway_url = gateway_url
+        self._publisher = Publisher(driver, gateway)
+        self._unseen: set[Key] | None = None
+        self._before: dict[Key, Observed] = {}
+
+    async def run(self) -> None:
+        """Watch, decide and act until cancelled."""
+        for kind, reflector in self._reflectors.items():
+            reflector.add_handler(self._object_handler(kind))
+        self._revisions.add_handler(self._revision_handler)
+        async with asyncio.TaskGroup() as group:
+            for reflector in (*self._reflectors.values(), self._revisions):
+                group.create_task(reflector.run())
+            group.create_task(self._look_again(self._driver.hints(), endpoints_changed=True))
+            group.create_task(self._look_again(self._gateway.hints(), endpoints_changed=False))
+            group.create_task(self._publisher.run())
+            for reflector in (*self._reflectors.values(), self._revisions):
+                await reflector.synced.wait()
+            self._first_pass()
+            for _ in range(_WORKERS):
+                group.create_task(self._work())
+
+    def _first_pass(self) -> None:
+        """Everything declared, and owners of what runs although its object is gone."""
+        running = {each.unit.owner for each in self._driver.observe().units}
+        self._unseen = {*self._objects.keys(), *running}
+        for key in sorted(self._unseen):
+            self._queue.add(key)
+        if not self._unseen:
+            self._publisher.open()
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            try:
+                await self._reconcile(key)
+            finally:
+                self._queue.done(key)
+
+    async def _reconcile(self, key: Key) -> None:
+        started = self._clock.monotonic()
+        try:
+            wake_at = await self._step(key)
+        except RetryLater as error:
+            self.counters.failures += 1
+            log.info("%s: %s", key, error)
+            self._queue.retry(key)
+        except ModelyardError as error:
+            self.counters.failures += 1
+            log.warning("%s: %s", key, error)
+            self._queue.retry(key)
+        except Exception:
+            self.counters.failures += 1
+            log.exception("%s: a defect of Modelyard; the object is looked at again later", key)
+            self._queue.retry(key)
+        else:
+            self._queue.forget(key)
+            if wake_at is not None:
+                self._queue.add_after(key, max(0.0, wake_at - self._clock.now()))
+        finally:
+            self.counters.reconciles += 1
+            self.counters.seconds += self._clock.monotonic() - started
+
+    async def _step(self, key: Key) -> float | None:
+        observed = self._driver.observe(key)
+        outcome = self._decide(key, observed)
+        self._publisher.offer(key, outcome.desired.routes)
+        self._saw(key)
+        owner = self._objects.raw.get(key)
+        if owner is not None:
+            await self._writer.write_children(owner, outcome)
+        for action in diff(outcome.desired, observed):
+            await self._driver.apply(action)
+        if owner is not None:
+            await self._writer.write_status(owner, outcome)
+            for event in (*happenings(self._before.get(key, Observed()), observed), *outcome.events):
+                self._writer.tell(owner, event)
+        self._remember(key, observed)
+        return outcome.wake_at
+
+    def _decide(self, key: Key, observed: Observed) -> Outcome:
+        if key in self._objects.unreadable:
+            return self._unreadable(key, observed)
+        thing = self._objects.declared.get(key)
+        now = self._clock.now()
+        match thing:
+            case Runtime():
+                return runtimes.desire(thing, now)
+            case Model():
+                runtimes_here = self._objects.runtimes(key.namespace)
+                return models.desire(ModelView(model=thing, runtimes=runtimes_here, observed=observed), now)
+            case ModelService():
+                return service.desire(self._service_view(key, thing, observed), now)
+            case _:
+                return service.desire_deleted(observed, self._gateway.observe(key))
+
+    def _service_view(self, key: Key, thing: ModelService, observed: Observed) -> ServiceView:
+        return ServiceView(
+            service=thing,
+            models=self._objects.models_for(thing),
+            runtimes=self._objects.runtimes(key.namespace),
+            revisions=self._objects.revisions(key),
+            observed=observed,
+            route=self._gateway.observe(key),
+            capabilities=self._driver.capabilities,
+            gateway_url=self._gateway_url,
+        )
+
+    def _unreadable(self, key: Key, observed: Observed) -> Outcome:
+        """Written past the schema of this release: say so, and leave alone what runs."""
+        kept = service.desire_deleted(observed, self._gateway.observe(key))
+        found = (
+            Condition(type="Ready", status=Status.FALSE, reason=Reason.INVALID, message=self._objects.unreadable[key]),
+        )
+        generation = int(self._objects.raw[key].get("metadata", {}).get("generation", 1))
+        stamped = status.conditions(found, None, generation, self._clock.now())
+        return Outcome(desired=kept.desired, status=status.status({}, stamped, generation))
+
+    def _saw(self, key: Key) -> None:
+        if self._unseen:
+            self._unseen.discard(key)
+            if not self._unseen:
+                self._publisher.open()
+
+    def _remember(self, key: Key, observed: Observed) -> None:
+        if observed.units:
+            self._before[key] = observed
+        else:
+            self._before.pop(key, None)
+
+    async def _look_again(self, hints: AsyncIterator[Key], *, endpoints_changed: bool) -> None:
+        async for key in hints:
+            if endpoints_changed:
+                self._publisher.look_again()
+            self._queue.add(key)
+
+    def _object_handler(self, kind: str) -> Any:
+        def handle(key: tuple[str, str], _old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+            body = None if new is None else {"apiVersion": API_VERSION, "kind": kind, **new}
+            for concerned in self._objects.put(kind, *key, body):
+                self._queue.add(concerned)
+
+        return handle
+
+    def _revision_handler(self, key: tuple[str, str], _old: Any, new: dict[str, Any] | None) -> None:
+        try:
+            concerned = self._objects.put_revision(*key, new)
+        except ModelyardError as error:
+            log.warning("%s", error)
+            return
+        for owner in concerned:
+            self._queue.add(owner)

@@ -1,0 +1,59 @@
+"""What the loop writes to the API server: revisions, owned Models, statuses and events."""
+
+from typing import Any
+
+from modelyard.api import API_VERSION
+from modelyard.control.kube.client import ApiError, Client
+from modelyard.control.kube.events import EventRecorder
+from modelyard.control.kube.resources import CONTROLLERREVISIONS, MODELS, MODELSERVICES, RUNTIMES, Resource
+from modelyard.control.plan.views import Event, Outcome
+from modelyard.control.render import kube as render
+
+Object = dict[str, Any]
+RESOURCES: dict[str, Resource] = {"Runtime": RUNTIMES, "Model": MODELS, "ModelService": MODELSERVICES}
+
+
+class Writer:
+    """Every write is a creation that may already have happened, or carries the version it was decided on."""
+
+    def __init__(self, client: Client, recorder: EventRecorder) -> None:
+        self._client = client
+        self._recorder = recorder
+
+    async def write_children(self, owner: Object, outcome: Outcome) -> None:
+        """Record new revisions and owned Models; forget obsolete ones."""
+        namespace = owner["metadata"]["namespace"]
+        for model in outcome.models:
+            spec = model.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+            await self._create(MODELS, render.owned("Model", API_VERSION, model.name, spec, owner))
+        for revision in outcome.desired.records:
+            await self._create(CONTROLLERREVISIONS, render.controller_revision(revision, owner))
+        for name in outcome.desired.obsolete:
+            await self._delete(CONTROLLERREVISIONS, namespace, name)
+        for name in outcome.obsolete_models:
+            await self._delete(MODELS, namespace, name)
+
+    async def write_status(self, owner: Object, outcome: Outcome) -> None:
+        """Write the status when it differs. A conflict is a RetryLater: the decision was made on an older object."""
+        if outcome.status is None or outcome.status == owner.get("status"):
+            return
+        resource = RESOURCES[owner["kind"]]
+        await self._client.replace_status(resource, {**owner, "status": outcome.status})
+
+    def tell(self, owner: Object, event: Event) -> None:
+        """Record an event; never waits and never fails."""
+        self._recorder.record(owner, event.type, event.reason, event.message)
+
+    async def _create(self, resource: Resource, body: Object) -> None:
+        try:
+            await self._client.create(resource, body)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+
+    async def _delete(self, resource: Resource, namespace: str, name: str) -> None:
+        try:
+            await self._client.delete(resource, namespace, name)
+        except ApiError as error:
+            if error.status != 404:
+                raise

@@ -1,0 +1,233 @@
+"""The one API client: JSON over HTTP, retries where they are safe, errors in two families."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from modelyard.base.errors import ModelyardError, RetryLater, UserError
+from modelyard.control.kube.auth import ClientConfig
+from modelyard.control.kube.resources import Resource
+
+Object = dict[str, Any]
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+_MAX_ANSWER_BYTES = 256 * 2**20
+_MAX_LINE_BYTES = 16 * 2**20
+_AGAIN = frozenset({429, 502, 503, 504})
+
+
+class ApiError(ModelyardError):
+    """The server refused. reason: as in metav1.Status; causes: (field, message) of an invalid object."""
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        *,
+        causes: tuple[tuple[str, str], ...] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.causes = causes
+        self.retry_after = retry_after
+
+    @property
+    def conflict(self) -> bool:
+        """The object changed in the meantime: look at the new one and decide again."""
+        return self.status == 409 and self.reason == "Conflict"
+
+
+class Client:
+    """One connection pool to one server. Use as an async context manager."""
+
+    def __init__(self, config: ClientConfig, *, attempts: int = 4, pause: float = 0.2, timeout: float = 30.0) -> None:
+        self.config = config
+        self._attempts = attempts
+        self._pause = pause
+        self._timeout = timeout
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(limit=64, ssl=self.config.tls())
+        self._session = aiohttp.ClientSession(connector=connector)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        """One object."""
+        return await self.request("GET", resource.path(namespace, name))
+
+    async def list(self, resource: Resource, namespace: str | None = None, **parameters: str) -> Object:
+        """One page of a list; `limit` and `continue` are parameters."""
+        return await self.request("GET", resource.path(namespace), parameters=parameters)
+
+    async def create(self, resource: Resource, body: Object) -> Object:
+        """Create; `AlreadyExists` may also mean that an attempt whose answer was lost has created it."""
+        return await self.request("POST", resource.path(body["metadata"].get("namespace")), body=body)
+
+    async def replace_status(self, resource: Resource, body: Object) -> Object:
+        """Replace the status of the version that body was read at. A conflict is RetryLater."""
+        metadata = body["metadata"]
+        try:
+            path = resource.path(metadata.get("namespace"), metadata["name"], "status")
+            return await self.request("PUT", path, body=body)
+        except ApiError as error:
+            if error.conflict or error.status == 404:
+                raise RetryLater(f"{resource.kind} {metadata['name']} changed in the meantime") from error
+            raise
+
+    async def patch(
+        self, resource: Resource, namespace: str | None, name: str, body: Any, *, kind: str = MERGE_PATCH
+    ) -> Object:
+        """Merge or JSON patch."""
+        return await self.request("PATCH", resource.path(namespace, name), body=body, content_type=kind)
+
+    async def delete(self, resource: Resource, namespace: str | None, name: str) -> Object:
+        """Delete; its finalizers and dependents may take longer."""
+        return await self.request("DELETE", resource.path(namespace, name))
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        parameters: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """Send until an answer is final. Raises ApiError, RetryLater when the server cannot be reached.
+
+        A request is repeated after 429, 502, 503, 504 and lost connections: reads always, writes because each of ours
+        is either a creation with a name or carries a version.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        for attempt in range(1, self._attempts + 1):
+            try:
+                return await self._once(method, path, data, parameters, content_type)
+            except ApiError as error:
+                # A token that expired is read again from its file by the next attempt.
+                again = error.status in _AGAIN or (error.status == 401 and self.config.token_file is not None)
+                if not again or attempt == self._attempts:
+                    raise
+                pause = error.retry_after
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if attempt == self._attempts:
+                    raise RetryLater(f"the API server {self.config.server} cannot be reached: {error}") from error
+                pause = None
+            await asyncio.sleep(pause if pause is not None else jittered(self._pause * 2**attempt))
+        raise AssertionError("unreachable")
+
+    async def watch(
+        self, resource: Resource, namespace: str | None, parameters: Mapping[str, str], *, idle: float
+    ) -> AsyncIterator[Object]:
+        """The events of one watch request until the server ends it. idle: seconds of silence that mean a dead peer."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle)
+        async with self._open().get(
+            self.config.server + resource.path(namespace),
+            params={"watch": "true", **parameters},
+            headers=self._headers(),
+            timeout=timeout,
+        ) as answer:
+            if answer.status >= 400:
+                raise await _error(answer)
+            async for line in lines(answer.content.iter_any()):
+                event = json.loads(line)
+                if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
+                    raise ValueError("the watch sent something that is no event")
+                yield event
+
+    async def _once(
+        self, method: str, path: str, data: bytes | None, parameters: Mapping[str, str] | None, content_type: str
+    ) -> Object:
+        async with self._open().request(
+            method,
+            self.config.server + path,
+            params=parameters,
+            data=data,
+            headers={"Content-Type": content_type, **self._headers()},
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+        ) as answer:
+            if answer.status >= 400:
+                raise await _error(answer)
+            text = await _read(answer)
+        try:
+            found = json.loads(text)
+        except ValueError as error:
+            raise RetryLater(f"the API server answered {method} {path} with something that is not JSON") from error
+        if not isinstance(found, dict):
+            raise UserError(f"the API server answered {method} {path} with something that is no object")
+        return found
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("use the client as an async context manager")
+        return self._session
+
+    def _headers(self) -> dict[str, str]:
+        token = self.config.bearer()
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Split a stream at newlines, without the 64 KiB limit of stream readers but with one of our own."""
+    rest = b""
+    async for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if line.strip():
+                yield line
+        if len(rest) > _MAX_LINE_BYTES:
+            raise ValueError(f"an event of more than {_MAX_LINE_BYTES} bytes")
+
+
+def jittered(seconds: float) -> float:
+    """Half to one and a half of it: peers that failed together do not come back together."""
+    return min(seconds, 30.0) * random.uniform(0.5, 1.5)  # noqa: S311  spreads load, hides nothing
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    parts = []
+    size = 0
+    async for chunk in answer.content.iter_any():
+        size += len(chunk)
+        if size > _MAX_ANSWER_BYTES:
+            raise UserError(f"the API server sent more than {_MAX_ANSWER_BYTES} bytes")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+async def _error(answer: aiohttp.ClientResponse) -> ApiError:
+    try:
+        body = json.loads(await answer.content.read(2**20))
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        body = {}
+    after = answer.headers.get("Retry-After", "")
+    details = body.get("details")
+    if not isinstance(details, dict):
+        details = {}
+    return ApiError(
+        answer.status,
+        str(body.get("reason") or answer.reason or ""),
+        str(body.get("message") or f"the API server answered {answer.status} {answer.reason}"),
+        causes=tuple(
+            (str(cause.get("field", "")), str(cause.get("message", "")))
+            for cause in details.get("causes") or ()
+            if isinstance(cause, dict)
+        ),
+        retry_after=min(float(after), 30.0) if after.isdigit() else None,
+    )

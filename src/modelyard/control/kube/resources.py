@@ -1,0 +1,61 @@
+"""Where kinds live in the API."""
+
+from dataclasses import dataclass
+
+from modelyard.api import GROUP, VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind as the API serves it. group "" is the core group."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """`apps/v1`, or `v1` for the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+        """The URL path of a collection (namespace None: of all namespaces), an object or a subresource."""
+        path = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        if self.namespaced and namespace is not None:
+            path += f"/namespaces/{namespace}"
+        path += f"/{self.plural}"
+        if name is not None:
+            path += f"/{name}"
+        return f"{path}/{subresource}" if subresource else path
+
+
+RUNTIMES = Resource(GROUP, VERSION, "runtimes", "Runtime")
+MODELS = Resource(GROUP, VERSION, "models", "Model")
+MODELSERVICES = Resource(GROUP, VERSION, "modelservices", "ModelService")
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
+CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
+SECRETS = Resource("", "v1", "secrets", "Secret")
+EVENTS = Resource("", "v1", "events", "Event")
+CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+
+OURS = (MODELS, MODELSERVICES, RUNTIMES)
+ALL = (*OURS, NAMESPACES, CONFIGMAPS, SECRETS, EVENTS, CONTROLLERREVISIONS, LEASES)
+SHORT_NAMES = {
+    "rt": RUNTIMES,
+    "mdl": MODELS,
+    "msvc": MODELSERVICES,
+    "ns": NAMESPACES,
+    "cm": CONFIGMAPS,
+    "ev": EVENTS,
+}
+
+
+def find(word: str) -> Resource | None:
+    """By plural, singular, kind or short name, in any case."""
+    lower = word.lower()
+    if lower in SHORT_NAMES:
+        return SHORT_NAMES[lower]
+    return next((each for each in ALL if lower in (each.plural, each.kind.lower())), None)
