@@ -1,0 +1,1 @@
+"""Composition roots: where the parts become a program."""
