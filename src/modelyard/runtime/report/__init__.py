@@ -1,0 +1,1 @@
+"""How a process tells what came of its work."""

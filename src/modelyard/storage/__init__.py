@@ -1,0 +1,1 @@
+"""Artifacts: their digests, and the copies kept under them."""

@@ -1,0 +1,45 @@
+"""Why an artifact cannot be read or stored, in the words of `base.conditions.Reason`."""
+
+import errno
+from pathlib import Path
+
+from modelyard.base.conditions import Reason
+from modelyard.base.errors import ModelyardError, RetryLater, UserError
+
+
+class ArtifactRefused(UserError):
+    """The artifact, or where it is, must change."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ArtifactUnavailable(RetryLater):
+    """The same attempt may succeed later."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def unreadable(path: Path, error: OSError) -> ModelyardError:
+    """What reading `path` ended with, told to the user."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return ArtifactRefused(
+            Reason.ARTIFACT_NOT_FOUND, f"there is nothing at {path}; correct the path or save the model there"
+        )
+    if isinstance(error, PermissionError):
+        return ArtifactRefused(
+            Reason.ARTIFACT_UNREADABLE, f"{path} may not be read by this user; change its permissions (chmod u+r)"
+        )
+    return ArtifactUnavailable(Reason.ARTIFACT_UNREADABLE, f"{path} cannot be read: {error.strerror}")
+
+
+def unwritable(folder: Path, error: OSError) -> ModelyardError:
+    """What writing below `folder` ended with, told to the user."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ArtifactUnavailable(
+            Reason.DISK_FULL, f"no space is left for a copy of the artifact in {folder}; free some, it is tried again"
+        )
+    return ArtifactUnavailable(Reason.ARTIFACT_UNREADABLE, f"the copy in {folder} cannot be written: {error.strerror}")
