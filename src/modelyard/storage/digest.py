@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -34,7 +34,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file: its path relative to the artifact ("" if it is the artifact), size in bytes, modification time, hash."""
+    """One file: its path relative to the artifact ("" if it is the artifact), size, modification time and hash."""
 
     path: str
     size_bytes: int
@@ -89,12 +89,7 @@ def copy(path: Path, target: Path, limits: Limits = LIMITS) -> Inventory:
         return found
 
     taken = _visit(path, limits, write)
-    return Inventory(
-        tuple(
-            File(each.path, each.size_bytes, (target / each.path).stat().st_mtime_ns, each.sha256)
-            for each in taken.files
-        )
-    )
+    return Inventory(tuple(replace(each, mtime_ns=(target / each.path).stat().st_mtime_ns) for each in taken.files))
 
 
 def listing(path: Path, limits: Limits = LIMITS) -> dict[str, os.stat_result]:
@@ -177,7 +172,7 @@ def _walk(folder: Path, base: Path, depth: int) -> Iterator[Path]:
             if not target.is_relative_to(base) or target.is_dir():
                 raise ArtifactRefused(
                     Reason.ARTIFACT_INVALID,
-                    f"{each} is a link to {target}; an artifact may only link to files inside itself: copy the file there",
+                    f"{each} is a link to {target}; an artifact may only link to files inside itself",
                 )
         if each.is_dir():
             yield from _walk(each, base, depth + 1)
@@ -211,9 +206,7 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
 
 
 def _changing(path: Path) -> ArtifactUnavailable:
-    return ArtifactUnavailable(
-        Reason.ARTIFACT_UNREADABLE, f"{path} changed while it was read; it is read again once it is written"
-    )
+    return ArtifactUnavailable(Reason.ARTIFACT_UNREADABLE, f"{path} changed while it was read; it is read again")
 
 
 def _too_large(path: Path, found: str) -> ArtifactRefused:

@@ -70,11 +70,10 @@ def test_descriptors_get_their_numbers_even_where_they_overlap() -> None:
     os.close(one)
     os.close(two)
     with open(second, "rb") as two_source, open(first, "rb") as one_source:
-        line = launch.command(
-            ["sh", "-c", f"cat <&{first}; cat <&{second}"], descriptors={first: second, second: first}
-        )
-        out = subprocess.check_output(line, pass_fds=(one_source.fileno(), two_source.fileno()))
-    assert out == b"secondfirst"
+        show = f"import os; print(os.read({first}, 9), os.read({second}, 9))"
+        line = launch.command([sys.executable, "-c", show], descriptors={first: second, second: first})
+        out = subprocess.check_output(line, pass_fds=(one_source.fileno(), two_source.fileno()), text=True)
+    assert out == "b'second' b'first'\n"
 
 
 def test_limits_hold_in_the_program() -> None:
