@@ -1,0 +1,1 @@
+"""Gateways: Envoy and its memory twin."""

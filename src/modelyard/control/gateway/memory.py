@@ -1,0 +1,98 @@
+"""The gateway's memory twin: the same contract without a proxy, for tests of everything that publishes routes."""
+
+from collections.abc import AsyncIterator, Callable
+
+from modelyard.control.gateway.claims import contested
+from modelyard.control.gateway.hints import Hints
+from modelyard.control.ir.observed import ObservedRoute
+from modelyard.control.ir.route import Endpoints, Route
+from modelyard.control.ir.values import Key
+
+
+def weightless(route: Route) -> str:
+    """What Envoy itself refuses about a route: backends that share nothing."""
+    return "the weights of its backends add up to 0" if route.backends and _total(route) == 0 else ""
+
+
+class MemoryGateway:
+    """Acknowledges what is published: at once, or with `automatic=False` when `settle` is called.
+
+    refuses: why a route is rejected, or "". Raises ValueError on what no caller may publish: two routes of one owner,
+    a unit with two sets of endpoints, a route without ids, weights that add up to neither 0 nor 100.
+    """
+
+    def __init__(self, *, automatic: bool = True, refuses: Callable[[Route], str] = weightless) -> None:
+        self._automatic = automatic
+        self._refuses = refuses
+        self._goal: dict[Key, Route] = {}
+        self._contested: dict[Key, str] = {}
+        self._endpoints: dict[str, tuple[str, ...]] = {}
+        self._observed: dict[Key, ObservedRoute] = {}
+        self._hints = Hints()
+
+    async def publish(self, routes: tuple[Route, ...], endpoints: tuple[Endpoints, ...]) -> None:
+        """See `Gateway.publish`."""
+        self._goal = {route.owner: route for route in routes}
+        units = {each.unit: each.addresses for each in endpoints}
+        if len(self._goal) != len(routes) or len(units) != len(endpoints):
+            raise ValueError("two routes of one owner, or two sets of endpoints of one unit, were published")
+        for route in routes:
+            if not route.ids or (route.backends and _total(route) not in (0, 100)):
+                raise ValueError(f"the route of {route.owner} has no ids, or weights that do not add up to 100")
+        self._contested = contested(routes)
+        kept = {unit: self._endpoints[unit] for unit in self._in_force() if unit in self._endpoints}
+        self._endpoints = kept | units
+        if self._automatic:
+            self.settle()
+
+    def settle(self) -> None:
+        """Everything that was published reaches the proxies, and they answer."""
+        for owner in sorted(self._goal.keys() | self._observed.keys()):
+            now = self._next(owner)
+            if now != self.observe(owner):
+                self._observed[owner] = now
+                self._hints.add(owner)
+            if now == ObservedRoute():
+                self._observed.pop(owner, None)
+        used = self._in_force() | {each.unit for route in self._goal.values() for each in route.backends}
+        self._endpoints = {unit: found for unit, found in self._endpoints.items() if unit in used}
+
+    def observe(self, owner: Key) -> ObservedRoute:
+        """See `Gateway.observe`."""
+        return self._observed.get(owner, ObservedRoute())
+
+    def hints(self) -> AsyncIterator[Key]:
+        """See `Gateway.hints`."""
+        return self._hints.drain()
+
+    def ask(self, public_id: str) -> tuple[int, str]:
+        """What one request meets: (200, a unit), (404, "") or (503, why). Of several units, the heaviest."""
+        route = next((each for each in self._acknowledged() if public_id in each.ids), None)
+        if route is None:
+            return 404, ""
+        if not route.backends:
+            return 503, route.unavailable
+        unit = max(route.backends, key=lambda each: each.weight).unit
+        return (200, unit) if self._endpoints[unit] else (503, f"no replica of {unit} is ready")
+
+    def _next(self, owner: Key) -> ObservedRoute:
+        """Make before break: a route whose units have no known endpoints yet leaves the old one in force."""
+        before, goal = self.observe(owner), self._goal.get(owner)
+        if goal is None:
+            return ObservedRoute()
+        why = self._contested.get(owner) or self._refuses(goal)
+        if why:
+            return ObservedRoute(acknowledged=before.acknowledged, rejected=why)
+        if all(each.unit in self._endpoints for each in goal.backends):
+            return ObservedRoute(acknowledged=goal)
+        return ObservedRoute(acknowledged=before.acknowledged)
+
+    def _acknowledged(self) -> list[Route]:
+        return [each.acknowledged for each in self._observed.values() if each.acknowledged]
+
+    def _in_force(self) -> set[str]:
+        return {each.unit for route in self._acknowledged() for each in route.backends}
+
+
+def _total(route: Route) -> int:
+    return sum(each.weight for each in route.backends)
