@@ -1,0 +1,231 @@
+"""Requests to answers: one dispatcher over paths and verbs. Every error is a metav1.Status."""
+
+import hmac
+import json
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from modelyard.base.clock import Clock
+from modelyard.control.apiserver import discovery, openapi, patch, reading, requests, scale, status, watching
+from modelyard.control.apiserver.objects import Objects, Written, decoded
+from modelyard.control.apiserver.requests import Catalog, Target, WriteOptions
+from modelyard.control.apiserver.status import StatusError
+from modelyard.control.apiserver.store import Closed, Store
+
+log = logging.getLogger(__name__)
+Object = dict[str, Any]
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
+_OPEN = _HEALTH | {"/version"}
+"""What Kubernetes shows to everybody (the role system:public-info-viewer)."""
+
+
+class Routes:
+    """The API over one store. token: what a client must bear."""
+
+    def __init__(self, store: Store, objects: Objects, catalog: Catalog, *, token: str, clock: Clock) -> None:
+        self._store = store
+        self._objects = objects
+        self._catalog = catalog
+        self._token = token.encode()
+        self._clock = clock
+        self._documents: dict[str, bytes] = {}
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        application = web.Application(client_max_size=requests.MAX_BODY_BYTES)
+        application.router.add_route("*", "/{path:.*}", self.answer)
+        return application
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer any request; never raises but for cancellation and lost connections."""
+        try:
+            return await self._answer(request)
+        except StatusError as error:
+            return _refusal(error)
+        except web.HTTPRequestEntityTooLarge:
+            return _refusal(status.too_large(f"the body is larger than {requests.MAX_BODY_BYTES} bytes"))
+        except web.HTTPException as error:
+            return _refusal(StatusError(error.status, HTTPStatus(error.status).phrase.replace(" ", ""), error.reason))
+        except (Closed, sqlite3.Error) as error:
+            log.warning("%s %s: the store failed: %s", request.method, request.path, str(error) or "closed")
+            return _refusal(status.unavailable("the store cannot be used now; try again", 1))
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("%s %s failed", request.method, request.path)
+            return _refusal(status.internal("see the server's log"))
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        path = request.path
+        self._authenticate(request)
+        if path in _HEALTH:
+            return web.Response(text="ok")
+        if path == "/openapi/v3" or path.startswith("/openapi/v3/"):
+            return self._openapi(request)
+        found = discovery.answer(path, self._catalog, request.host)
+        if found is not None:
+            return _json(found) if request.method in ("GET", "HEAD") else _refusal(status.method_not_allowed())
+        target = requests.locate(path, self._catalog)
+        if target is None:
+            raise status.unknown_path()
+        return await self._resource(request, target)
+
+    def _authenticate(self, request: web.Request) -> None:
+        if request.path in _OPEN:
+            return
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        given = token.strip().encode(errors="surrogateescape")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._token):
+            raise status.unauthorized()
+
+    def _openapi(self, request: web.Request) -> web.Response:
+        path = request.path.rstrip("/")
+        if not self._documents:
+            self._documents["/openapi/v3"] = msgspec.json.encode(openapi.index(self._catalog.kinds))
+            for version in dict.fromkeys(kind.api_version for kind in self._catalog.kinds):
+                place = f"/openapi/v3/{'apis' if '/' in version else 'api'}/{version}"
+                kinds = tuple(kind for kind in self._catalog.kinds if kind.api_version == version)
+                self._documents[place] = msgspec.json.encode(openapi.document(kinds))
+        if path not in self._documents:
+            raise status.unknown_path()
+        return web.Response(body=self._documents[path], content_type="application/json")
+
+    async def _resource(self, request: web.Request, target: Target) -> web.StreamResponse:
+        verb = {"HEAD": "GET"}.get(request.method, request.method)
+        if target.name is None:
+            verbs = {"GET": self._list, "POST": self._create, "DELETE": self._delete_all}
+        else:
+            verbs = {"GET": self._get, "PUT": self._update, "PATCH": self._patch, "DELETE": self._delete}
+        call = verbs.get(verb)
+        if call is None or (verb != "GET" and target.kind.plural in discovery.READ_ONLY):
+            raise status.method_not_allowed(target.kind, request.method.lower())
+        if (target.subresource and verb == "DELETE") or (
+            verb == "POST" and target.kind.namespaced and target.namespace is None
+        ):
+            raise status.method_not_allowed(target.kind, request.method.lower())
+        return await call(request, target)
+
+    async def _get(self, request: web.Request, target: Target) -> web.Response:
+        form = requests.form(request.headers.get("Accept", ""), request.query)
+        stored = await self._objects.read(target.kind, target.namespace, target.name or "")
+        if target.subresource == "scale":
+            return _json(scale.view(target.kind, decoded(stored)))
+        if form.table:
+            metadata = {"resourceVersion": str(stored.revision)}
+            return _raw(reading.table_body(target.kind, [stored.body], form, self._clock.now(), metadata))
+        return _raw(stored.body)
+
+    async def _list(self, request: web.Request, target: Target) -> web.StreamResponse:
+        options = requests.list_options(request.query)
+        form = requests.form(request.headers.get("Accept", ""), request.query)
+        if requests.is_watch(request.query):
+            lines = watching.Lines(target.kind, options, form, self._clock)
+            return await watching.serve(request, self._store, target.kind, target.namespace, options, lines)
+        found = await reading.collect(self._store, target.kind, target.namespace, options)
+        return _raw(reading.list_body(target.kind, found, form, self._clock.now()))
+
+    async def _create(self, request: web.Request, target: Target) -> web.Response:
+        options = requests.write_options(request.query)
+        body = requests.body(request.content_type, await request.read())
+        written = await self._objects.create(target.kind, target.namespace, body, options)
+        return self._written(request, target, written, written.body)
+
+    async def _update(self, request: web.Request, target: Target) -> web.Response:
+        body = requests.body(request.content_type, await request.read())
+
+        def propose(current: Object) -> Object:
+            return scale.applied(target.kind, current, body) if target.subresource == "scale" else body
+
+        return await self._propose(request, target, propose)
+
+    async def _patch(self, request: web.Request, target: Target) -> web.Response:
+        data, kind = await request.read(), target.kind
+        content_type = request.content_type
+        if content_type == patch.APPLY_PATCH:
+            patch.apply(kind, content_type, {}, data)  # refuses, whether or not the object exists
+
+        def propose(current: Object) -> Object:
+            if target.subresource != "scale":
+                return patch.apply(kind, content_type, current, data)
+            return scale.applied(kind, current, patch.apply(kind, content_type, scale.view(kind, current), data))
+
+        return await self._propose(request, target, propose)
+
+    async def _propose(self, request: web.Request, target: Target, propose: Callable[[Object], Object]) -> web.Response:
+        options = requests.write_options(request.query)
+        is_scale = target.subresource == "scale"
+        written = await self._objects.update(
+            target.kind,
+            target.namespace,
+            target.name or "",
+            propose,
+            WriteOptions(dry_run=options.dry_run, validation="Ignore") if is_scale else options,
+            subresource="" if is_scale else target.subresource,
+        )
+        shown = scale.view(target.kind, written.body) if is_scale else written.body
+        return self._written(request, target, written, shown)
+
+    async def _delete(self, request: web.Request, target: Target) -> web.Response:
+        options = requests.delete_options(request.query, await _optional_body(request))
+        return _json(await self._objects.delete(target.kind, target.namespace, target.name or "", options))
+
+    async def _delete_all(self, request: web.Request, target: Target) -> web.Response:
+        options = requests.delete_options(request.query, await _optional_body(request))
+        found = await reading.collect(self._store, target.kind, target.namespace, requests.list_options(request.query))
+        for text in found.bodies:
+            metadata = msgspec.json.decode(text)["metadata"]
+            try:
+                await self._objects.delete(target.kind, metadata.get("namespace"), metadata["name"], options)
+            except StatusError as error:
+                if error.code != HTTPStatus.NOT_FOUND:
+                    raise
+        return _raw(reading.list_body(target.kind, found, requests.Form(), self._clock.now()))
+
+    def _written(self, request: web.Request, target: Target, written: Written, shown: Object) -> web.Response:
+        code = HTTPStatus.CREATED if written.created else HTTPStatus.OK
+        form = requests.form(request.headers.get("Accept", ""), request.query)
+        if form.table and target.subresource != "scale":
+            body = reading.table_body(target.kind, [msgspec.json.encode(shown)], form, self._clock.now(), {})
+        else:
+            body = msgspec.json.encode(shown)
+        answer = _raw(body, code)
+        for warning in written.warnings:
+            answer.headers.add("Warning", f'299 - "{_quoted(warning)}"')
+        return answer
+
+
+async def _optional_body(request: web.Request) -> Object:
+    data = await request.read()
+    return requests.body(request.content_type, data) if data else {}
+
+
+def _quoted(text: str) -> str:
+    """A quoted-string of RFC 9110: no control characters, since a header ends at a line break."""
+    visible = "".join(each if each.isprintable() else " " for each in text[:1024])
+    return visible.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _json(body: Object, code: int = 200) -> web.Response:
+    return _raw(msgspec.json.encode(body), code)
+
+
+def _raw(body: bytes, code: int = 200) -> web.Response:
+    return web.Response(
+        body=body, status=code, content_type="application/json", headers={"Cache-Control": "no-cache, private"}
+    )
+
+
+def _refusal(error: StatusError) -> web.Response:
+    answer = _raw(json.dumps(error.status()).encode(), error.code)
+    if error.retry_after is not None:
+        answer.headers["Retry-After"] = str(error.retry_after)
+    if error.code == HTTPStatus.UNAUTHORIZED:
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer

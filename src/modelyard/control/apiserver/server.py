@@ -1,0 +1,103 @@
+"""The embedded API server in one object: start it, use its URL, and it ends without leftovers."""
+
+import asyncio
+import errno
+import logging
+import ssl
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from modelyard.api.schema import SYSTEM_NAMESPACE
+from modelyard.base.clock import Clock
+from modelyard.base.errors import UserError
+from modelyard.base.ids import DEFAULT_NAMESPACE
+from modelyard.control.apiserver import definitions, kinds
+from modelyard.control.apiserver.collector import Collector
+from modelyard.control.apiserver.objects import Objects
+from modelyard.control.apiserver.requests import Catalog
+from modelyard.control.apiserver.routes import Routes
+from modelyard.control.apiserver.store import Store
+
+log = logging.getLogger(__name__)
+_MAX_HEADER_BYTES = 16_384
+_GRACE_SECONDS = 2.0
+
+
+class ApiServer:
+    """Serves a store over HTTP. crds: the definitions of our kinds; token: what clients must bear; tls None: plain HTTP
+    for tests."""
+
+    def __init__(
+        self,
+        store: Store,
+        crds: Sequence[Mapping[str, Any]],
+        *,
+        token: str,
+        tls: ssl.SSLContext | None,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._crds = [dict(crd) for crd in crds]
+        self._tls = tls
+        self._clock = clock
+        served = (*kinds.builtin(), *(kinds.from_crd(crd) for crd in crds), definitions.KIND)
+        self._objects = Objects(store, clock)
+        self._collector = Collector(store, self._objects, Catalog(served), clock)
+        self._routes = Routes(store, self._objects, Catalog(served), token=token, clock=clock)
+
+    @asynccontextmanager
+    async def listening(self, host: str, port: int) -> AsyncIterator[str]:
+        """Serve until the block ends; yields the URL. port 0: any. Raises UserError when the address cannot be used.
+
+        The store stays open.
+        """
+        await self._prepare()
+        runner = web.AppRunner(
+            self._routes.application(),
+            access_log=None,
+            handle_signals=False,
+            handler_cancellation=True,
+            shutdown_timeout=_GRACE_SECONDS,
+            max_line_size=_MAX_HEADER_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+        )
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, host, port, ssl_context=self._tls)
+            try:
+                await site.start()
+            except OSError as error:
+                raise _cannot_listen(host, port, error) from error
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(self._collector.run()), tasks.create_task(self._collector.maintain())]
+                try:
+                    yield self._url(host, runner.addresses[0][1])
+                finally:
+                    for task in running:
+                        task.cancel()
+        finally:
+            self._store.end_watches()
+            await runner.cleanup()
+
+    async def _prepare(self) -> None:
+        namespace = next(kind for kind in kinds.builtin() if kind.kind == "Namespace")
+        for name in (DEFAULT_NAMESPACE, SYSTEM_NAMESPACE):
+            metadata = {"name": name, "labels": {"kubernetes.io/metadata.name": name}}
+            await self._objects.establish(namespace, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        await definitions.publish(self._store, self._objects, self._crds, self._clock)
+
+    def _url(self, host: str, port: int) -> str:
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  shown, not bound
+        shown = f"[{shown}]" if ":" in shown else shown
+        return f"{'https' if self._tls else 'http'}://{shown}:{port}"
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> UserError:
+    if error.errno == errno.EADDRINUSE:
+        return UserError(
+            f"port {port} on {host} is used by another program; choose another with --listen, or stop that program"
+        )
+    return UserError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another address with --listen")
