@@ -1,11 +1,13 @@
 """Kinds and objects for the tests of the API server."""
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
 
 from modelyard.api.schema import crds
 from modelyard.control.apiserver import kinds
+from modelyard.control.apiserver.status import StatusError
 
 Object = dict[str, Any]
 
@@ -40,3 +42,12 @@ def model(**spec: Any) -> Object:
 def service(**spec: Any) -> Object:
     """A ModelService with the fields given."""
     return make("ModelService", spec={"model": {"name": "iris"}, **spec})
+
+
+def code_of(call: Callable[[], object]) -> int:
+    """HTTP status of a refusal; 200 when there is none. Any other exception passes through."""
+    try:
+        call()
+    except StatusError as error:
+        return error.code
+    return 200
