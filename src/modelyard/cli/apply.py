@@ -1,0 +1,110 @@
+"""`modelyard apply`: make objects as manifests say."""
+
+import asyncio
+from typing import Any
+
+import click
+
+from modelyard.api.load import Document
+from modelyard.base.errors import UserError
+from modelyard.cli import output, waiting, words
+from modelyard.cli.faults import refuse_faults
+from modelyard.cli.session import Session, Where, print_target, run, server_options
+from modelyard.control.kube import resources
+from modelyard.control.kube.client import ApiError
+from modelyard.sdk import artifacts, manifests, objects
+from modelyard.sdk.objects import Object
+
+_FIRST = ("Namespace", "Secret", "ConfigMap", "Runtime", "Model")
+"""What others refer to goes first, so that nothing is said to be missing for a moment."""
+
+
+@click.command(epilog="Example: modelyard apply -f service.yaml --wait", short_help="Create or change objects.")
+@click.option(
+    "-f", "--filename", "paths", multiple=True, required=True, help="Manifest, folder of them, or - for stdin."
+)
+@click.option("--dry-run", is_flag=True, help="Let the server check everything and store nothing.")
+@click.option("--wait", is_flag=True, help="Wait until everything applied is Ready.")
+@click.option("--timeout", default=waiting.TIMEOUT_SECONDS, show_default=True, help="Seconds to wait.")
+@output.formats("yaml", "json")
+@server_options
+def command(where: Where, paths: tuple[str, ...], dry_run: bool, wait: bool, timeout: float, form: str | None) -> None:
+    """Create the objects of manifests, or change them to what the manifests say.
+
+    What a manifest no longer says is removed; what others have set stays. kubectl apply may be used in turn. A path
+    without scheme is relative to its manifest.
+    """
+    read = manifests.read(paths)
+
+    async def work(session: Session) -> None:
+        print_target(session.target, err=form is not None)
+        refuse_faults(read, session.namespace)
+        applied = await _apply(session, read.documents, dry_run=dry_run, quiet=form is not None)
+        if form is not None:
+            _emit(applied, form)
+        if dry_run:
+            return
+        for note in await asyncio.to_thread(artifacts.changed, session.target, await _served(session, applied)):
+            click.echo(f"note: {note}", err=True)
+        if wait:
+            await waiting.wait_all_ready(session, applied, timeout)
+            if form is None:
+                _say_ready(applied)
+
+    run(where, work)
+
+
+async def _apply(session: Session, documents: tuple[Document, ...], *, dry_run: bool, quiet: bool) -> list[Object]:
+    """Every object is tried; one error for all that failed."""
+    applied, failures = [], []
+    for document in sorted(documents, key=_rank):
+        body = manifests.for_server(document, session.target)
+        try:
+            stored, what = await objects.apply(session.client, body, namespace=session.namespace, dry_run=dry_run)
+        except ApiError as error:
+            if error.status >= 500 or error.status in (401, 403):
+                raise
+            failures.append(f"{document.source}:{document.line}: {error.message}")
+            continue
+        applied.append(stored)
+        if not quiet:
+            resource = objects.resource_of(body)
+            suffix = " (dry run)" if dry_run else ""
+            click.echo(f"{words.qualified(resource, stored['metadata']['name'])} {what}{suffix}")
+    if failures:
+        raise UserError("\n".join(failures))
+    return applied
+
+
+def _rank(document: Document) -> int:
+    kind = document.body.get("kind")
+    return _FIRST.index(kind) if kind in _FIRST else len(_FIRST)
+
+
+async def _served(session: Session, applied: list[Object]) -> list[artifacts.Served]:
+    """The models of what was applied, each once, by the name that `refresh` takes."""
+    found: dict[str, artifacts.Served] = {}
+    for body in applied:
+        if body["kind"] == "Model":
+            model: Object | None = body
+        elif body["kind"] == "ModelService":
+            model = await objects.model_of(session.client, body)
+        else:
+            continue
+        if model is not None:
+            inline = body["kind"] == "ModelService" and objects.owned_by(model, body)
+            name = body["metadata"]["name"] if inline else model["metadata"]["name"]
+            found.setdefault(model["metadata"]["name"], artifacts.Served(model=model, name=name))
+    return list(found.values())
+
+
+def _emit(applied: list[Object], form: str) -> None:
+    value: Any = applied[0] if len(applied) == 1 else {"apiVersion": "v1", "kind": "List", "items": applied}
+    output.emit(value, form)
+
+
+def _say_ready(applied: list[Object]) -> None:
+    for body in applied:
+        resource = objects.resource_of(body)
+        if resource in resources.OURS:
+            click.echo(f"{words.qualified(resource, body['metadata']['name'])} is Ready")

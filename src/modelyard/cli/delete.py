@@ -1,0 +1,66 @@
+"""`modelyard delete`: remove objects and wait until they are gone."""
+
+import click
+
+from modelyard.base.errors import UserError
+from modelyard.cli import waiting, words
+from modelyard.cli.session import Session, Where, print_target, run, server_options
+from modelyard.control.kube.resources import Resource
+from modelyard.sdk import manifests, objects, watching
+from modelyard.sdk.objects import Object
+
+_Place = tuple[Resource, str | None, str]
+
+
+@click.command(epilog="Example: modelyard delete modelservice digits", short_help="Delete objects.")
+@click.argument("asked", nargs=-1, metavar="[KIND NAME...]")
+@click.option("-f", "--filename", "paths", multiple=True, help="Delete what this manifest or folder declares.")
+@click.option("--ignore-not-found", is_flag=True, help="An object that is not there is no failure.")
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the objects are gone.")
+@click.option("--timeout", default=waiting.TIMEOUT_SECONDS, show_default=True, help="Seconds to wait.")
+@server_options
+def command(
+    where: Where, asked: tuple[str, ...], paths: tuple[str, ...], ignore_not_found: bool, wait: bool, timeout: float
+) -> None:
+    """Delete objects by KIND NAME, KIND/NAME, or those of manifests. What they own goes with them."""
+    if bool(asked) == bool(paths):
+        raise click.UsageError("give either KIND NAME or -f FILE")
+
+    async def work(session: Session) -> None:
+        print_target(session.target)
+        missing = []
+        going: list[tuple[_Place, str]] = []
+        for place in _places(session, asked, paths):
+            resource, namespace, name = place
+            uid = await objects.delete(session.client, resource, namespace, name)
+            if uid is None:
+                missing.append(
+                    f"there is no {resource.kind} {name}" + (f" in namespace {namespace}" if namespace else "")
+                )
+            else:
+                going.append((place, uid))
+        for (resource, namespace, name), uid in going:
+            if wait:
+                wish = watching.Wish(until=lambda state, uid=uid: _gone(state, uid))  # type: ignore[misc]
+                await watching.wait(session.client, resource, namespace, name, wish, timeout)
+            click.echo(f"{words.qualified(resource, name)} deleted")
+        if missing and not ignore_not_found:
+            raise UserError("\n".join(missing))
+
+    run(where, work)
+
+
+def _places(session: Session, asked: tuple[str, ...], paths: tuple[str, ...]) -> list[_Place]:
+    if asked:
+        return [
+            (resource, session.namespace if resource.namespaced else None, name)
+            for resource, name in words.objects(asked)
+        ]
+    bodies = [document.body for document in manifests.read(paths).documents]
+    found = [(objects.resource_of(body), *objects.place(body, session.namespace)) for body in bodies]
+    return found[::-1]  # what refers to others goes before them
+
+
+def _gone(state: Object | None, uid: str) -> bool:
+    """An object of the same name that was made meanwhile is another one."""
+    return state is None or state["metadata"].get("uid") != uid

@@ -1,0 +1,154 @@
+"""`modelyard describe`: one object for people to read."""
+
+import time
+from typing import Any
+
+import click
+
+from modelyard.base import durations
+from modelyard.base.clock import seconds_since_epoch
+from modelyard.base.errors import UserError
+from modelyard.cli import output, words
+from modelyard.cli.session import Session, Where, run, server_options
+from modelyard.cli.why import case_of
+from modelyard.control.kube import resources
+from modelyard.sdk import objects
+from modelyard.sdk.diagnosis import Case
+from modelyard.sdk.merge import LAST_APPLIED
+from modelyard.sdk.objects import Object
+
+
+@click.command(epilog="Example: modelyard describe modelservice digits", short_help="Show one object in detail.")
+@click.argument("asked", nargs=-1, required=True, metavar="KIND NAME")
+@server_options
+def command(where: Where, asked: tuple[str, ...]) -> None:
+    """Show an object: what was declared, its conditions, revisions and events. By KIND NAME or KIND/NAME."""
+
+    async def work(session: Session) -> list[str]:
+        found = []
+        for resource, name in words.objects(asked):
+            namespace = session.namespace if resource.namespaced else None
+            body = await objects.get(session.client, resource, namespace, name)
+            if body is None:
+                place = f" in namespace {namespace}" if namespace else ""
+                raise UserError(f"there is no {resource.kind} {name}{place}")
+            case = await case_of(session, body) if resource in resources.OURS else Case(body=body)
+            found.append(described(case, time.time()))
+        return found
+
+    click.echo("\n\n".join(run(where, work)))
+
+
+def described(case: Case, now: float) -> str:
+    """The sections of one object. now: seconds since 1970, for ages."""
+    body = case.body
+    metadata = body["metadata"]
+    annotations = {key: value for key, value in (metadata.get("annotations") or {}).items() if key != LAST_APPLIED}
+    facts = {
+        "Name": metadata["name"],
+        "Namespace": metadata.get("namespace", ""),
+        "Kind": f"{body['kind']} ({body['apiVersion']})",
+        "Labels": _pairs(metadata.get("labels") or {}),
+        "Annotations": _pairs(annotations),
+        "Age": _age(metadata.get("creationTimestamp"), now),
+        **_status(body),
+    }
+    width = max(map(len, facts)) + 2
+    parts = [f"{name + ':':<{width}} {value}" for name, value in facts.items() if value]
+    content = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata", "status")}
+    for key, value in _masked(body["kind"], content).items():
+        parts += ["", f"{key[:1].upper()}{key[1:]}:", *_tree(value)]
+    parts += _conditions(body, now) + _revisions(case, now) + _events(case, now)
+    return "\n".join(parts)
+
+
+def _status(body: Object) -> dict[str, str]:
+    status = body.get("status") or {}
+    found = {
+        "URL": str(status.get("url") or ""),
+        "Format": " ".join(str(status[key]) for key in ("format", "formatVersion") if status.get(key)),
+        "Digest": str(status.get("digest") or ""),
+        "Inputs": _tensors(status.get("inputs")),
+        "Outputs": _tensors(status.get("outputs")),
+    }
+    if body["kind"] == "ModelService":
+        ready, wanted = status.get("readyReplicas", 0), status.get("desiredReplicas", "?")
+        found["Replicas"] = f"{ready} ready, {wanted} asked for"
+        found["Traffic"] = ", ".join(f"{each['revision']} {each['percent']}%" for each in status.get("traffic") or ())
+    return found
+
+
+def _tensors(tensors: list[Object] | None) -> str:
+    return ", ".join(f"{each['name']} {each['datatype']} {each['shape']}" for each in tensors or ())
+
+
+def _masked(kind: str, content: Object) -> Object:
+    """Secret values are not shown, only their sizes."""
+    if kind != "Secret":
+        return content
+    return {key: {name: f"{len(str(each))} characters" for name, each in value.items()} if key == "data" else value
+            for key, value in content.items()}  # fmt: skip
+
+
+def _conditions(body: Object, now: float) -> list[str]:
+    found = (body.get("status") or {}).get("conditions") or ()
+    if not found:
+        return []
+    rows = [
+        [each["type"], each["status"], each.get("reason", ""), _age(each.get("lastTransitionTime"), now),
+         each.get("message", "")]
+        for each in found
+    ]  # fmt: skip
+    return _section("Conditions", ["TYPE", "STATUS", "REASON", "AGE", "MESSAGE"], rows)
+
+
+def _revisions(case: Case, now: float) -> list[str]:
+    if not case.revisions:
+        return []
+    shares = {
+        each.get("revision"): f"{each.get('percent')}%" for each in (case.body.get("status") or {}).get("traffic") or ()
+    }
+    rows = []
+    for each in case.revisions:
+        inputs = ((each.get("data") or {}).get("inputs") or {}).get("model") or {}
+        name = each["metadata"]["name"]
+        age = _age(each["metadata"].get("creationTimestamp"), now)
+        rows.append([name, shares.get(name, ""), age, str(inputs.get("name", "")), str(inputs.get("digest", ""))])
+    return _section("Revisions", ["NAME", "TRAFFIC", "AGE", "MODEL", "DIGEST"], rows)
+
+
+def _events(case: Case, now: float) -> list[str]:
+    if not case.events:
+        return ["", "Events: none"]
+    rows = [
+        [
+            _age(each.get("lastTimestamp"), now),
+            str(each.get("count") or 1),
+            str(each.get("type", "")),
+            str(each.get("reason", "")),
+            f"{(each.get('involvedObject') or {}).get('kind', '')}: {each.get('message', '')}",
+        ]
+        for each in case.events
+    ]
+    return _section("Events", ["AGE", "COUNT", "TYPE", "REASON", "MESSAGE"], rows)
+
+
+def _section(title: str, titles: list[str], rows: list[list[str]]) -> list[str]:
+    return ["", f"{title}:", *(f"  {line}" for line in output.lines(titles, rows))]
+
+
+def _tree(value: Any) -> list[str]:
+    import yaml
+
+    return [f"  {line}" for line in yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=116).splitlines()]
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
+
+
+def _age(stamp: object, now: float) -> str:
+    try:
+        return durations.age(now - seconds_since_epoch(str(stamp)))
+    except ValueError:
+        return ""

@@ -1,0 +1,79 @@
+"""Everything that is wrong with manifests, each with its file and line, before anything is sent."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import yaml
+
+from modelyard.api.load import Document
+from modelyard.base.errors import FieldError, UserError
+from modelyard.control.apiserver.check import check
+from modelyard.sdk import objects
+from modelyard.sdk.manifests import Manifests
+
+_STEP = re.compile(r"[^.\[\]]+")
+
+
+def refuse_faults(manifests: Manifests, namespace: str) -> None:
+    """Raises UserError with all faults of all files, one line each."""
+    faults = [*_wrong(manifests), *_repeated(manifests, namespace)]
+    if faults:
+        raise UserError(
+            "\n".join([f"{len(faults)} problem{'s' if len(faults) > 1 else ''} in the manifests:", *faults])
+        )
+
+
+def _wrong(manifests: Manifests) -> Iterator[str]:
+    for document in manifests.documents:
+        for error in check(document.body):
+            yield _sentence(manifests.texts, document, error)
+
+
+def _repeated(manifests: Manifests, namespace: str) -> Iterator[str]:
+    """Of two declarations of one object the last would win silently."""
+    seen: dict[tuple[str, str | None, str], Document] = {}
+    for document in manifests.documents:
+        try:
+            where, name = objects.place(document.body, namespace)
+        except UserError:
+            continue  # already said
+        first = seen.setdefault((str(document.body.get("kind")), where, name), document)
+        if first is not document:
+            place = f"{document.source}:{document.line}"
+            yield f"{place}: {document.body['kind']} {name} is declared already at {first.source}:{first.line}"
+
+
+def _sentence(texts: Mapping[str, str], document: Document, error: FieldError) -> str:
+    metadata = document.body.get("metadata")
+    name = metadata.get("name", "") if isinstance(metadata, dict) else ""
+    subject = f"{document.body.get('kind', 'object')} {name}".strip()
+    line = line_of(texts.get(document.source, ""), document.line, error.path)
+    field = f"{error.path}: " if error.path else ""
+    return f"{document.source}:{line}: {subject}: {field}{error.message}"
+
+
+def line_of(text: str, start: int, path: str) -> int:
+    """The line, from 1, of the field `path` in the document that starts at line `start`; of its nearest parent else."""
+    try:
+        roots = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
+    except yaml.YAMLError:
+        return start
+    node = next((each for each in roots if each.start_mark.line + 1 == start), None)
+    line = start
+    for step in _STEP.findall(path):
+        below = _below(node, step)
+        if below is None:
+            break
+        mark, node = below
+        line = mark.start_mark.line + 1
+    return line
+
+
+def _below(node: yaml.Node | None, step: str) -> tuple[yaml.Node, yaml.Node] | None:
+    """-> (the node whose line counts, the value)."""
+    if isinstance(node, yaml.MappingNode):
+        return next(((key, value) for key, value in node.value if key.value == step), None)
+    if isinstance(node, yaml.SequenceNode) and step.isdecimal() and int(step) < len(node.value):
+        value = node.value[int(step)]
+        return value, value
+    return None
