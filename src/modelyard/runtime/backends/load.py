@@ -1,0 +1,55 @@
+"""From a model's work to the backend that runs it."""
+
+from pathlib import Path
+
+from modelyard.base.conditions import Reason
+from modelyard.runtime.backends.port import Backend, LoadFailed
+from modelyard.runtime.backends.worker import WorkerBackend
+from modelyard.wire.work import BUILTIN_FORMATS, ModelWork
+
+SUFFIXES = {
+    "onnx": (".onnx",),
+    "skops": (".skops",),
+    "joblib": (".joblib",),
+    "pickle": (".pkl", ".pickle"),
+}
+"""How the model's file ends where the artifact is a folder."""
+
+
+async def load(work: ModelWork, path: Path, *, threads: int, scratch: Path) -> Backend:
+    """Load the artifact at `path`, a file or a folder.
+
+    A Runtime's own worker gets the artifact as it is. Raises LoadFailed.
+    """
+    if work.command:
+        return await WorkerBackend.open(work, path, threads=threads, scratch=scratch)
+    if work.format == "onnx":
+        # ONNX Runtime takes 80 ms and 30 MB, which a server of another format does not spend.
+        from modelyard.runtime.backends.onnx import OnnxBackend  # noqa: PLC0415
+
+        return await OnnxBackend.open(path, threads)
+    if work.format in BUILTIN_FORMATS:
+        return await WorkerBackend.open(work, model_file(path, work.format), threads=threads, scratch=scratch)
+    raise LoadFailed(Reason.FORMAT_UNKNOWN, unknown(work.format))
+
+
+def unknown(format_name: str) -> str:
+    """What to tell about a format that nothing here runs."""
+    return (
+        f"nothing here runs the format {format_name!r}; built in are {', '.join(sorted(BUILTIN_FORMATS))}; "
+        "a Runtime that lists the format adds it"
+    )
+
+
+def model_file(path: Path, format_name: str) -> Path:
+    """The file of the model: the artifact itself, or the only one in the folder that ends as the format's files do."""
+    if not path.is_dir():
+        return path
+    endings = SUFFIXES[format_name]
+    found = sorted(each for each in path.iterdir() if each.suffix in endings)
+    if len(found) != 1:
+        raise LoadFailed(
+            Reason.ARTIFACT_INVALID,
+            f"the folder {path.name} holds {len(found)} files named *{' or *'.join(endings)}; expected exactly one",
+        )
+    return found[0]

@@ -1,0 +1,1 @@
+"""The process that runs a model in its own language and environment, and our end of it."""
