@@ -1,0 +1,112 @@
+"""`python -m modelyard.runtime.front`: serve the models of a WorkSpec on the Unix socket of its place.
+
+Exit status: 0 after SIGTERM, 1 when it cannot serve (the report says why), 2 when it was not started by Modelyard.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from modelyard.base.conditions import Reason
+from modelyard.base.errors import ModelyardError, UserError
+from modelyard.runtime.backends.load import load
+from modelyard.runtime.backends.port import Backend, LoadFailed
+from modelyard.runtime.front.server import Listen, serve
+from modelyard.runtime.report.file import ReportFile
+from modelyard.storage.cache import Cache
+from modelyard.storage.errors import ArtifactRefused, ArtifactUnavailable
+from modelyard.wire import report as reports
+from modelyard.wire import work as works
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        place = works.Place.from_environment(os.environ)
+    except UserError as error:
+        _log.error(error.message)
+        return 2
+    file = ReportFile(Path(place.report))
+    try:
+        uvloop.run(_serve(place, _read(place), file))
+    except Exception as error:
+        failed = _failure(error)
+        _log.error("cannot serve: %s", failed.failure.message if failed.failure else failed)
+        file.write(failed)
+        return 1
+    return 0
+
+
+def _read(place: works.Place) -> works.ServeWork:
+    work = works.decode(Path(place.work).read_bytes()).serve
+    if work is None:
+        raise UserError(f"{place.work} does not set `serve`: it is work for another program")
+    if not place.socket:
+        raise UserError(f"{works.ENV_SOCKET} must be set: the path of the socket to listen on")
+    return work
+
+
+async def _serve(place: works.Place, work: works.ServeWork, file: ReportFile) -> None:
+    stop = asyncio.Event()
+    serving = False
+    task = asyncio.current_task()
+    assert task is not None
+
+    def on_signal() -> None:
+        if serving:
+            stop.set()
+            file.write(reports.Report(serve=reports.ServeReport(ready=False)))
+        else:
+            task.cancel()  # nothing is promised yet
+
+    def on_ready(address: str) -> None:
+        nonlocal serving
+        serving = True
+        names = tuple(model.name for model in work.models)
+        file.write(reports.Report(serve=reports.ServeReport(ready=True, models=names)))
+        _log.info("serving %s on %s", ", ".join(names), address)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    async with contextlib.AsyncExitStack() as loaded:
+        try:
+            backends = await _load(place, work, loaded)
+            await serve(work, backends, Listen(socket=place.socket), stop=stop, ready=on_ready)
+        except asyncio.CancelledError:
+            _log.info("stopped before the models were loaded")
+
+
+async def _load(place: works.Place, work: works.ServeWork, loaded: contextlib.AsyncExitStack) -> dict[str, Backend]:
+    """Load one after another; `loaded` closes them."""
+    cache = Cache(Path(place.cache))
+    backends: dict[str, Backend] = {}
+    for model in work.models:
+        path = await asyncio.to_thread(cache.path, model.digest)
+        scratch = Path(place.scratch) / model.name
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        backend = await load(model, path, threads=work.threads, scratch=scratch)
+        loaded.push_async_callback(backend.close)
+        backends[model.name] = backend
+    return backends
+
+
+def _failure(error: Exception) -> reports.Report:
+    if isinstance(error, LoadFailed | ArtifactRefused | ArtifactUnavailable):
+        return reports.failure(error.reason, error.message, retry=getattr(error, "retry", False))
+    if isinstance(error, ModelyardError):
+        return reports.failure(Reason.LOAD_FAILED, error.message)
+    _log.exception("the server failed in a way that it should not")
+    return reports.failure(Reason.INTERNAL_ERROR, f"the server failed: {type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
