@@ -11,7 +11,7 @@ import jsonpatch
 import jsonpointer
 
 from modelyard.control.apiserver.kinds import Kind
-from modelyard.control.apiserver.status import bad_request, too_large, unprocessable, unsupported_media
+from modelyard.control.apiserver.status import StatusError, bad_request, too_large, unprocessable, unsupported_media
 from modelyard.control.apiserver.strategic import strategic_merge
 from modelyard.control.apiserver.values import normal, parse
 
@@ -25,6 +25,17 @@ APPLY_PATCH = "application/apply-patch+yaml"
 _MOST_OPERATIONS = 10_000
 _MOST_COPIED = 3 * 2**20
 """Bytes that all `copy` operations of a patch may add: a few of them double a document each time."""
+_MISFITS = (
+    jsonpatch.JsonPatchException,
+    jsonpointer.JsonPointerException,
+    # what the library lets through for paths into numbers, texts and nulls
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ValueError,
+    RecursionError,
+)
 
 
 def apply(kind: Kind, content_type: str, current: Object, patch: bytes | object) -> Object:
@@ -83,21 +94,18 @@ def _json_patch(current: Object, operations: Any) -> Object:
                     raise too_large(f"The copy operations of a JSON patch may add {_MOST_COPIED} bytes at most")
             result = jsonpatch.JsonPatch([operation]).apply(result, in_place=True)
         except jsonpatch.InvalidJsonPatch as error:
-            raise bad_request(f"error decoding patch: operation {number}: {error}") from error
-        except (
-            jsonpatch.JsonPatchException,
-            jsonpointer.JsonPointerException,
-            # what the library lets through for paths into numbers, texts and nulls
-            TypeError,
-            KeyError,
-            IndexError,
-            AttributeError,
-            ValueError,
-            RecursionError,
-        ) as error:
-            where = f"operation {number} ({operation.get('op')} {operation.get('path')})"
-            raise unprocessable(f"the JSON patch does not fit the object: {where}: {error}") from error
+            raise bad_request(f"error decoding patch: operation {number}: {str(error)[:200]}") from error
+        except jsonpatch.JsonPatchTestFailed as error:
+            raise _misfit(number, operation, "the tested value is not the object's") from error
+        except _MISFITS as error:
+            raise _misfit(number, operation, "there is nothing at this path, or something of another type") from error
     return _object(result)
+
+
+def _misfit(number: int, operation: Object, detail: str) -> StatusError:
+    """The library's own words repeat parts of the object, which may be a Secret."""
+    where = f"operation {number} ({str(operation.get('op'))[:20]} {str(operation.get('path'))[:200]})"
+    return unprocessable(f"the JSON patch does not fit the object: {where}: {detail}")
 
 
 def _object(result: Any) -> Object:

@@ -180,7 +180,7 @@ directives = st.dictionaries(
     | directives.map(lambda value: {"metadata": value})
     | st.binary(max_size=20),
 )
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_any_patch_gives_an_object_or_a_status(media: str, change: Any) -> None:
     current = {
         "a": [1, {"b": 2}],
