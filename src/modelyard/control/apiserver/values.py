@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 from modelyard.control.apiserver.status import bad_request
@@ -12,9 +13,9 @@ _EXACT_FLOAT = 2**53
 
 
 def parse(text: bytes) -> Any:
-    """A JSON document. Raises StatusError 400 for anything that is not strict JSON or too deep."""
+    """A JSON document. Raises StatusError 400 for anything that is not strict JSON, repeats a field or is too deep."""
     try:
-        return normal(json.loads(text))
+        return normal(json.loads(text, object_pairs_hook=_each_once))
     except (ValueError, RecursionError) as error:
         raise bad_request(f"the body is not valid JSON: {error}") from error
 
@@ -26,6 +27,14 @@ def normal(value: Any) -> Any:
     implementations cut a text off.
     """
     return _normal(value, 0, "")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise bad_request(f'strict decoding error: duplicate field "{_named(twice)}"')
+    return found
 
 
 def _normal(value: Any, depth: int, path: str) -> Any:

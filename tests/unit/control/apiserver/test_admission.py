@@ -203,6 +203,11 @@ def test_what_is_immutable_stays_as_it_is() -> None:
     assert paths(refused(make("ControllerRevision", data={"a": True}, revision=1), revision)) == ["data"]
 
 
+def test_recorded_data_is_stored_as_it_is() -> None:
+    data = {"none": None, "list": [None, {"a": None}], "text": "", "deep": {"x": {"y": [[]]}}}
+    assert stored(make("ControllerRevision", data=data, revision=1))["data"] == data
+
+
 def test_a_namespace_is_labeled_with_its_name_and_active() -> None:
     obj = stored(make("Namespace", "team"))
     assert obj["metadata"]["labels"] == {"kubernetes.io/metadata.name": "team"}

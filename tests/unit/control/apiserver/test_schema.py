@@ -85,7 +85,7 @@ def test_messages_are_those_of_kubernetes() -> None:
             "FieldValueTypeInvalid",
             'Invalid value: "integer": spec.runtime in body must be of type string: "integer"',
         ),
-        Cause("spec.env[1]", "FieldValueDuplicate", 'Duplicate value: {"name": "A"}'),
+        Cause("spec.env[1]", "FieldValueDuplicate", 'Duplicate value: {"name":"A"}'),
     ]
 
 
@@ -142,7 +142,7 @@ specs = st.fixed_dictionaries(
 
 
 @given(st.dictionaries(st.sampled_from(["spec", "status", "other"]), specs | json_values))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_pruning_and_defaulting_anything_twice_changes_nothing_more(obj: Any) -> None:
     for kind in CUSTOM:
         assert kind.schema is not None
@@ -194,7 +194,8 @@ def test_normalizing_refuses_or_gives_plain_bounded_json(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"\xff", b'{"a": NaN}', b"[" * 100_000, b'"\\ud800"', b'"a\\u0000"', b"1e999"]
+    "body",
+    [b"", b"{", b"\xff", b'{"a": NaN}', b"[" * 100_000, b'"\\ud800"', b'"a\\u0000"', b"1e999", b'{"a": 1, "a": 1}'],
 )
 def test_bodies_that_are_no_strict_json_are_bad_requests(body: bytes) -> None:
     with pytest.raises(StatusError) as refused:
