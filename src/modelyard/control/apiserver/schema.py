@@ -19,6 +19,7 @@ Schema = dict[str, Any]
 
 _LONGEST_MATCHED = 4096
 """Characters that a pattern is tried on where the schema sets no maxLength."""
+_OPEN: Schema = {"x-kubernetes-preserve-unknown-fields": True}
 _NAMES: dict[type, str] = {
     dict: "object",
     list: "array",
@@ -46,7 +47,7 @@ def prune(schema: Schema, obj: Any) -> Any:
                 kept[key] = prune(part, value)
         return kept
     if isinstance(obj, list):
-        items = schema.get("items", {})
+        items = _items(schema)
         return [prune(items, each) for each in obj]
     return obj
 
@@ -59,7 +60,7 @@ def default(schema: Schema, obj: Any) -> Any:
     if isinstance(obj, dict):
         return _default_object(schema, obj)
     if isinstance(obj, list):
-        items = schema.get("items", {})
+        items = _items(schema)
         return [default(items, each) for each in obj]
     return obj
 
@@ -82,7 +83,13 @@ def _part(schema: Schema, key: str) -> Schema | None:
     values = schema.get("additionalProperties")
     if isinstance(values, dict):
         return values
-    return {"x-kubernetes-preserve-unknown-fields": True} if _is_open(schema) else None
+    return _OPEN if _is_open(schema) else None
+
+
+def _items(schema: Schema) -> Schema:
+    """The schema of a list's items; below preserved fields everything is preserved."""
+    items: Schema = schema.get("items", _OPEN if _is_open(schema) else {})
+    return items
 
 
 def _is_open(schema: Schema) -> bool:
@@ -98,7 +105,7 @@ def _unknown(schema: Schema, obj: Any, path: str) -> Iterator[str]:
             else:
                 yield from _unknown(part, value, join(path, key))
     elif isinstance(obj, list):
-        items = schema.get("items", {})
+        items = _items(schema)
         for index, each in enumerate(obj):
             yield from _unknown(items, each, f"{path}[{index}]")
 
@@ -204,7 +211,7 @@ def _validate_list(schema: Schema, items: list[Any], path: str) -> Iterator[Caus
         return
     if len(items) < schema.get("minItems", 0):
         yield Cause.invalid(path, len(items), f"{path} in body should have at least {schema['minItems']} items")
-    part = schema.get("items", {})
+    part = _items(schema)
     for index, each in enumerate(items):
         yield from _validate(part, each, f"{path}[{index}]")
     yield from _duplicates(schema, items, path)

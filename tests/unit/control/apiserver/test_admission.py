@@ -204,7 +204,7 @@ def test_what_is_immutable_stays_as_it_is() -> None:
 
 
 def test_recorded_data_is_stored_as_it_is() -> None:
-    data = {"none": None, "list": [None, {"a": None}], "text": "", "deep": {"x": {"y": [[]]}}}
+    data: Object = {"none": None, "list": [None, {"a": None}], "text": "", "deep": {"x": {"y": [[]]}}}
     assert stored(make("ControllerRevision", data=data, revision=1))["data"] == data
 
 
