@@ -1,6 +1,6 @@
 """x-kubernetes-validations: rules in the Common Expression Language over one object.
 
-Source: KEP-2876 (validation rules), KEP-4008 semantics of oldSelf; rules see plain JSON (strings of any format are
+Source: KEP-2876 (validation rules, transition rules). Rules see plain JSON (strings of any format are
 strings) and core CEL without the libraries of Kubernetes. At the root, metadata shows name and generateName only.
 """
 

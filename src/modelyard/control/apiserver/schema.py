@@ -1,6 +1,6 @@
 """Structural schemas at work: find and prune unknown fields, fill in defaults, validate.
 
-Source: apiextensions.k8s.io/v1 JSONSchemaProps, KEP-2337 (structural schemas, pruning, defaulting); messages as
+Source: apiextensions.k8s.io/v1 JSONSchemaProps and apiextensions-apiserver pkg/apiserver/schema; messages as
 k8s.io/kube-openapi and field.Error print them. Values are plain JSON (see `values.normal`); inputs are never changed.
 """
 
