@@ -1,0 +1,1 @@
+"""Units and tasks as processes of this machine, supervised, bounded and never outliving their parent."""

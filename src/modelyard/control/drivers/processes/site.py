@@ -1,0 +1,92 @@
+"""Where and with what the processes of one driver run."""
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelyard.base.clock import Clock
+from modelyard.control.drivers.machine import Ledger
+from modelyard.control.ir.unit import SecretKey
+from modelyard.wire.work import Place
+
+LONGEST_RUN_FOLDER = 60
+"""Bytes: leaves room for a readable socket name within the kernel's limit."""
+_LONGEST_SOCKET = 107
+
+Secrets = Callable[[str, SecretKey], str | None]
+"""Namespace and key -> the value, None if there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Programs:
+    """Command lines of the runtime half: what serves, and what prepares. They get their Place in the environment."""
+
+    serve: tuple[str, ...] = (sys.executable, "-m", "modelyard.runtime.front")
+    prepare: tuple[str, ...] = (sys.executable, "-m", "modelyard.runtime.prepare")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Folders:
+    """run: sockets, a private path of at most 60 bytes. work: a private folder for each process, emptied at start.
+
+    logs: `<replica or task>.log` and `.log.1`. cache: artifacts by digest. root: what relative URIs are relative to.
+    """
+
+    run: Path
+    work: Path
+    logs: Path
+    cache: Path
+    root: Path
+
+    def own(self, name: str) -> Path:
+        """The private folder of a replica or task."""
+        return self.work / name
+
+    def place(self, name: str, *, socket: bool) -> Place:
+        """Where a process finds its things."""
+        own = self.own(name)
+        return Place(
+            work=str(own / "work.json"),
+            report=str(own / "report.json"),
+            scratch=str(own / "scratch"),
+            cache=str(self.cache),
+            root=str(self.root),
+            socket=str(self.socket(name)) if socket else "",
+        )
+
+    def socket(self, name: str) -> Path:
+        """`<run>/<replica>.sock`; a hash stands for names that are too long for the kernel."""
+        readable = self.run / f"{name}.sock"
+        if len(os.fsencode(readable)) <= _LONGEST_SOCKET:
+            return readable
+        return self.run / f"{hashlib.blake2s(name.encode(), digest_size=10).hexdigest()}.sock"
+
+    def log(self, name: str) -> Path:
+        """The current log file; the one before it has `.1` added."""
+        return self.logs / f"{name}.log"
+
+    def records(self) -> Path:
+        """Where running processes are noted, for the server after one that was killed."""
+        return self.run / "processes"
+
+    def remove(self, name: str) -> None:
+        """Everything of a process that ended but its log."""
+        shutil.rmtree(self.own(name), ignore_errors=True)
+        with suppress(OSError):
+            self.socket(name).unlink()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """What all processes of one driver share."""
+
+    programs: Programs
+    folders: Folders
+    secrets: Secrets
+    ledger: Ledger
+    clock: Clock

@@ -1,0 +1,107 @@
+"""What every driver decides in the same way: names, which replicas come and go, back-off, refusals. Pure."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from modelyard.base.errors import RetryLater, UserError
+from modelyard.control.ir.actions import Resize, Run, Start
+from modelyard.control.ir.unit import Unit
+from modelyard.control.ir.values import Key
+
+MOST_REPLICAS = 1000
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_LONGEST_NAME = 200
+_QUICK_PAUSE = 0.1
+_LONGEST_PAUSE = 60.0
+_HEALTHY_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Pauses before a replica is started again: 1, 2, 4 ... 60 seconds.
+
+    The first end of one that was ready is an accident and costs 0.1 s; 60 s of being ready make up for the past.
+    """
+
+    failures: int = 0
+
+    def pause(self, ready_seconds: float | None) -> float:
+        """Seconds to wait after an end. ready_seconds: how long it had been ready; None: it never was."""
+        if ready_seconds is not None and ready_seconds >= _HEALTHY_SECONDS:
+            self.failures = 0
+        self.failures += 1
+        if ready_seconds is not None and self.failures == 1:
+            return _QUICK_PAUSE
+        return float(min(2 ** min(self.failures - 1, 10), _LONGEST_PAUSE))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Ordinals of replicas that come, and of those that leave, highest first."""
+
+    add: tuple[int, ...] = ()
+    leave: tuple[int, ...] = ()
+
+
+def change(members: Mapping[int, bool], replicas: int) -> Change:
+    """From what there is to so many. members: ordinal -> whether it is leaving already.
+
+    An ordinal is free again only when its replica has ended, so numbers may have gaps for a while.
+    """
+    staying = sorted(ordinal for ordinal, leaving in members.items() if not leaving)
+    surplus = len(staying) - replicas
+    if surplus >= 0:
+        return Change(leave=tuple(reversed(staying[replicas:])))
+    free = (ordinal for ordinal in range(len(members) - surplus) if ordinal not in members)
+    return Change(add=tuple(ordinal for ordinal, _ in zip(free, range(-surplus), strict=False)))
+
+
+def check_start(action: Start, present: Unit | None, *, stopping: bool) -> None:
+    """Refuse what cannot be a unit of a driver, and a second unit under a name that is taken."""
+    unit = action.unit
+    check_name(unit.name, "unit")
+    check_replicas(unit.name, action.replicas)
+    if unit.work.serve is None:
+        raise UserError(f"unit {unit.name}: its work must set serve; apply the object again to record a new revision")
+    if present is None or present == unit:
+        return
+    if stopping:
+        raise RetryLater(f"unit {unit.name}: one of the same name and another content is still ending")
+    raise UserError(f"unit {unit.name} runs already with another content: a new content needs a new revision")
+
+
+def check_resize(action: Resize, present: Unit | None) -> None:
+    """Refuse the number, another owner, and a unit that is not there: it ended, so the caller must look again."""
+    check_replicas(action.unit, action.replicas)
+    if present is None:
+        raise RetryLater(f"unit {action.unit} does not run: look again and start it")
+    check_owner(f"unit {action.unit}", present.owner, action.owner)
+
+
+def check_run(action: Run) -> None:
+    """Refuse what cannot be a task of a driver."""
+    check_name(action.task.name, "task")
+    if action.task.work.prepare is None:
+        raise UserError(f"task {action.task.name}: its work must set prepare")
+
+
+def check_owner(what: str, owner: Key, claimed: Key) -> None:
+    """Names are unique over all owners; another owner is a defect that must not end somebody else's processes."""
+    if owner != claimed:
+        raise UserError(f"{what} belongs to {owner}, not to {claimed}")
+
+
+def check_name(name: str, what: str) -> None:
+    """Names become file names."""
+    if len(name) > _LONGEST_NAME or _NAME.fullmatch(name) is None:
+        raise UserError(
+            f"{what} {name[:_LONGEST_NAME]!r}: the name must be at most {_LONGEST_NAME} lower-case letters, digits, "
+            "'-' and '.', as Modelyard derives it"
+        )
+
+
+def check_replicas(name: str, replicas: int) -> None:
+    """Refuse a number that nobody can mean."""
+    if not 0 <= replicas <= MOST_REPLICAS:
+        raise UserError(f"unit {name}: replicas must be 0 to {MOST_REPLICAS}, not {replicas}")
