@@ -1,11 +1,13 @@
 """numpy arrays as tensors of frames, and back."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.wire import frames
+from modelyard.wire.work import TensorSpec
 
 _DTYPES = dict(
     zip(
@@ -31,3 +33,13 @@ def from_tensor(tensor: frames.Tensor) -> NDArray[Any]:
     found: NDArray[Any] = np.empty(int(np.prod(tensor.shape)), object)
     found[:] = frames.split(tensor.data, found.size, tensor.name)
     return found.reshape(tensor.shape)
+
+
+def zeros(specs: Iterable[TensorSpec]) -> dict[str, NDArray[Any]]:
+    """One row of zeros, or of empty BYTES, for each; sizes that are open become 1."""
+    found: dict[str, NDArray[Any]] = {}
+    for spec in specs:
+        shape = tuple(1 if size == -1 else size for size in spec.shape)
+        text = spec.datatype == "BYTES"
+        found[spec.name] = np.full(shape, b"", object) if text else np.zeros(shape, _DTYPES[spec.datatype])
+    return found
