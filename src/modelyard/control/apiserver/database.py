@@ -112,7 +112,7 @@ class Compacted(Exception):
         self.oldest = oldest
 
 
-class Future(Exception):
+class Unreached(Exception):
     """The revision was never reached. newest: the newest there is."""
 
     def __init__(self, newest: int) -> None:
@@ -185,7 +185,7 @@ class Database:
         return Stored(key, row[0], row[1]) if row else None
 
     def page(self, range_: Range) -> Page:
-        """In order of namespace and name. Raises Compacted and Future for a revision that cannot be shown."""
+        """In order of namespace and name. Raises Compacted and Unreached for a revision that cannot be shown."""
         with self._transaction("DEFERRED"):
             revision = self._position(range_.at)
             past = range_.at is not None and range_.at != self.bounds()[1]
@@ -265,7 +265,7 @@ class Database:
         if at < oldest:
             raise Compacted(oldest)
         if at > newest:
-            raise Future(newest)
+            raise Unreached(newest)
         return at
 
     @contextmanager

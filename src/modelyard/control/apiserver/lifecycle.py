@@ -44,6 +44,9 @@ def created(kind: Kind, body: Object, *, namespace: str | None, uid: str, now: s
         metadata["generation"] = 1
     body = {**body, "metadata": metadata}
     if is_namespace(kind):
+        labels = metadata.get("labels") or {}
+        if isinstance(labels, dict):
+            metadata["labels"] = {**labels, "kubernetes.io/metadata.name": metadata.get("name")}
         body |= {"spec": {"finalizers": [KUBERNETES]}, "status": {"phase": "Active"}}
     return body
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from modelyard.control.apiserver import requests, selectors, status
-from modelyard.control.apiserver.database import Compacted, Future, Page, Range
+from modelyard.control.apiserver.database import Compacted, Page, Range, Unreached
 from modelyard.control.apiserver.kinds import Kind
 from modelyard.control.apiserver.requests import Form, ListOptions
 from modelyard.control.apiserver.status import StatusError
@@ -72,7 +72,7 @@ async def _page(store: Store, range_: Range, options: ListOptions) -> Page:
                 "You must start a new list without the continue parameter."
             ) from error
         raise too_old(range_.at or 0, error.oldest) from error
-    except Future as error:
+    except Unreached as error:
         raise too_new(range_.at or 0, error.newest) from error
     if options.revision is not None and not options.exact and options.revision > page.revision:
         raise too_new(options.revision, page.revision)

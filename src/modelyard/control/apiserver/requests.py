@@ -67,7 +67,7 @@ def locate(path: str, catalog: Catalog) -> Target | None:
     if rest[0] == "namespaces" and len(rest) >= 3 and (group or rest[2] not in ("status", "finalize")):
         namespace, rest = rest[1], rest[2:]
     kind = catalog.find(group, version, rest[0])
-    if kind is None or len(rest) > 3 or not all(rest) or (namespace is not None and not kind.namespaced):
+    if kind is None or len(rest) > 3 or not all(parts) or (namespace is not None and not kind.namespaced):
         return None
     name = rest[1] if len(rest) > 1 else None
     if name is not None and kind.namespaced and namespace is None:
@@ -126,7 +126,7 @@ def delete_options(query: Mapping[str, str], body: Object) -> DeleteOptions:
     """From the query string and a DeleteOptions body; the body wins."""
     if body and body.get("kind") not in (None, "DeleteOptions"):
         raise status.bad_request(f"expected a body of kind DeleteOptions, not {body.get('kind')!r}")
-    policy = body.get("propagationPolicy") or query.get("propagationPolicy")
+    policy = _text(body.get("propagationPolicy"), "propagationPolicy") or query.get("propagationPolicy")
     orphan = body.get("orphanDependents")
     if policy is None and isinstance(orphan, bool):
         policy = "Orphan" if orphan else "Background"
@@ -210,9 +210,9 @@ def _flag(query: Mapping[str, str], name: str) -> bool:
 
 
 def _dry_run(values: list[Any]) -> bool:
-    wanted = {value for value in values if value != ""}
-    if wanted - {"All"}:
-        raise status.bad_request(f'dryRun: Unsupported value: {min(map(str, wanted))!r}: supported values: "All"')
+    wanted = [value for value in values if value != ""]
+    if any(value != "All" for value in wanted):
+        raise status.bad_request('dryRun: Unsupported value: supported values: "All"')
     return bool(wanted)
 
 

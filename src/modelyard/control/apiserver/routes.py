@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
+_MOST_WARNINGS = 20
 _OPEN = _HEALTH | {"/version"}
 """What Kubernetes shows to everybody (the role system:public-info-viewer)."""
 
@@ -196,7 +197,7 @@ class Routes:
         else:
             body = msgspec.json.encode(shown)
         answer = _raw(body, code)
-        for warning in written.warnings:
+        for warning in written.warnings[:_MOST_WARNINGS]:
             answer.headers.add("Warning", f'299 - "{_quoted(warning)}"')
         return answer
 

@@ -71,13 +71,18 @@ class ApiServer:
                 await site.start()
             except OSError as error:
                 raise _cannot_listen(host, port, error) from error
+            failed: Exception | None = None
             async with asyncio.TaskGroup() as tasks:
                 running = [tasks.create_task(self._collector.run()), tasks.create_task(self._collector.maintain())]
                 try:
                     yield self._url(host, runner.addresses[0][1])
+                except Exception as error:  # the caller's own failure, which must not arrive in a group
+                    failed = error
                 finally:
                     for task in running:
                         task.cancel()
+            if failed is not None:
+                raise failed
         finally:
             self._store.end_watches()
             await runner.cleanup()
@@ -85,8 +90,8 @@ class ApiServer:
     async def _prepare(self) -> None:
         namespace = next(kind for kind in kinds.builtin() if kind.kind == "Namespace")
         for name in (DEFAULT_NAMESPACE, SYSTEM_NAMESPACE):
-            metadata = {"name": name, "labels": {"kubernetes.io/metadata.name": name}}
-            await self._objects.establish(namespace, {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            await self._objects.establish(namespace, body)
         await definitions.publish(self._store, self._objects, self._crds, self._clock)
 
     def _url(self, host: str, port: int) -> str:

@@ -153,7 +153,7 @@ class Store:
         return await self._read(lambda: self._reader.get(key))
 
     async def page(self, range_: Range) -> Page:
-        """Part of a list. Raises database.Compacted and database.Future."""
+        """Part of a list. Raises database.Compacted and database.Unreached."""
         return await self._read(lambda: self._reader.page(range_))
 
     async def older(self, resource: str, before: float, limit: int) -> list[Stored]:
@@ -182,7 +182,7 @@ class Store:
     ) -> AsyncIterator[Watch]:
         """Changes after `since` of one resource (None: all) and namespace (None: all).
 
-        Raises database.Compacted and database.Future for a revision that cannot be continued from.
+        Raises database.Compacted and database.Unreached for a revision that cannot be continued from.
         """
         # Subscribing and reading `published` happen without a pause between them: what is committed later is offered.
         watch = Watch(self, resource, namespace, since, self.published, capacity)

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from modelyard.base.clock import Clock
 from modelyard.control.apiserver import reading, status
-from modelyard.control.apiserver.database import Compacted, Event, EventType, Future
+from modelyard.control.apiserver.database import Compacted, Event, EventType, Unreached
 from modelyard.control.apiserver.kinds import Kind
 from modelyard.control.apiserver.requests import Form, ListOptions
 from modelyard.control.apiserver.store import Store, Watch
@@ -112,7 +112,7 @@ async def stream(
                 yield text
     except Compacted as error:
         raise reading.too_old(since, error.oldest) from error
-    except Future as error:
+    except Unreached as error:
         # 410, so that every client lists again: the version belongs to data that are not here any more.
         raise status.expired(f"resource version {since} is newer than any here ({error.newest}): list again") from error
 
