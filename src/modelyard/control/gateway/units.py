@@ -1,0 +1,80 @@
+"""The clusters and endpoints that Envoy is told about: those that a route names, and no others."""
+
+from typing import Any, Protocol
+
+from modelyard.base.errors import UserError
+from modelyard.control.ir.route import Endpoints
+from modelyard.control.render import xds
+
+
+class Discovery(Protocol):
+    """What `Ads` offers: a table that is sent to Envoy, and Envoy's answers."""
+
+    def put(self, kind: str, name: str, body: dict[str, Any]) -> None: ...
+
+    def remove(self, kind: str, name: str) -> None: ...
+
+    def holds(self, kind: str, name: str) -> bool: ...
+
+    def refusal(self, kind: str, name: str) -> str: ...
+
+
+class Units:
+    """Endpoints as published, and as told. A unit that is no longer published keeps its last endpoints while named."""
+
+    def __init__(self, discovery: Discovery) -> None:
+        self._discovery = discovery
+        self._published: dict[str, Endpoints] = {}
+        self._told: dict[str, Endpoints] = {}
+        self._unsayable: dict[str, str] = {}
+
+    def publish(self, endpoints: tuple[Endpoints, ...]) -> set[str]:
+        """Take new endpoints; those of units that Envoy knows go to it at once. Returns units that changed."""
+        fresh = {each.unit: each for each in endpoints}
+        changed = {unit for unit, each in fresh.items() if self._published.get(unit) != each}
+        self._published = fresh
+        for unit in changed & self._told.keys():
+            self._tell(fresh[unit])
+        return changed
+
+    def tell(self, unit: str) -> bool:
+        """Make sure that Envoy is told about a unit. False: nothing is known of it yet."""
+        if unit not in self._told and unit in self._published:
+            self._tell(self._published[unit])
+        return unit in self._told
+
+    def known(self, unit: str) -> bool:
+        """Whether Envoy acknowledged the cluster and its latest endpoints."""
+        return (
+            unit in self._told
+            and unit not in self._unsayable
+            and self._discovery.holds(xds.CLUSTER, unit)
+            and self._discovery.holds(xds.ASSIGNMENT, unit)
+        )
+
+    def refusal(self, unit: str) -> str:
+        """Why the latest endpoints of a unit cannot be in force, or ""."""
+        return (
+            self._unsayable.get(unit, "")
+            or self._discovery.refusal(xds.CLUSTER, unit)
+            or self._discovery.refusal(xds.ASSIGNMENT, unit)
+        )
+
+    def keep(self, named: set[str]) -> None:
+        """Forget every other unit."""
+        for unit in self._told.keys() - named:
+            del self._told[unit]
+            self._unsayable.pop(unit, None)
+            self._discovery.remove(xds.CLUSTER, unit)
+            self._discovery.remove(xds.ASSIGNMENT, unit)
+
+    def _tell(self, endpoints: Endpoints) -> None:
+        """What cannot be said is remembered as the unit's refusal; its former endpoints stay in force."""
+        self._told[endpoints.unit] = endpoints
+        try:
+            # Envoy asks for the endpoints when it gets the cluster.
+            self._discovery.put(xds.ASSIGNMENT, endpoints.unit, xds.assignment(endpoints))
+            self._discovery.put(xds.CLUSTER, endpoints.unit, xds.cluster(endpoints.unit))
+            self._unsayable.pop(endpoints.unit, None)
+        except UserError as error:
+            self._unsayable[endpoints.unit] = error.message

@@ -1,0 +1,285 @@
+"""Routes and endpoints in Envoy's words, as proto3 JSON.
+
+The shape: one listener that never changes; one scope for each public id, found by element 3 of the path
+(`/v2/models/<id>/...`), so that a thousand models cost a request no more than one; one cluster for each unit.
+Source: Envoy API v3 (scoped_route.proto, cluster.proto, http_connection_manager.proto), Open Inference Protocol V2.
+"""
+
+import json
+from typing import Any
+
+from modelyard.control.ir.route import Endpoints, Route
+from modelyard.control.render import xds_replies
+
+Json = dict[str, Any]
+
+CLUSTER = "envoy.config.cluster.v3.Cluster"
+ASSIGNMENT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+LISTENER = "envoy.config.listener.v3.Listener"
+SCOPE = "envoy.config.route.v3.ScopedRouteConfiguration"
+
+LISTENER_NAME = "gateway"
+INDEX = "~"
+"""The scope of what has no element 3: `/v2` and `/v2/models`. Not a possible id."""
+SERVER_SCOPES = ("live", "ready", INDEX)
+"""Scopes that exist without any route. A model may well be named `live`; it shares the scope."""
+
+RETRY_BODY_BYTES = 2**20
+"""Larger requests are streamed and not retried."""
+_RETRIES = 3
+_LARGEST_HEADERS_KB = 12
+_LARGEST_INDEX_BYTES = 2**20
+_LONGEST_SENTENCE = 1000
+_TOKEN_HEADERS = ("x-envoy-", "x-modelyard-", "x-auth-")
+
+_TYPE = "type.googleapis.com/"
+_ADS = {"ads": {}, "resource_api_version": "V3"}
+# A loopback name or address, with any port: callers may come through a tunnel.
+_LOOPBACK = r"(?i:localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?"
+
+
+def cluster(unit: str) -> Json:
+    """Where a unit's endpoints come from, and how many connections, requests and retries it gets at most."""
+    limits = {
+        "max_connections": 1024,
+        "max_pending_requests": 1024,
+        "max_requests": 2048,
+        # Half of the requests in flight may be lost at once, when one of two replicas is killed.
+        "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 256},
+    }
+    options = {
+        "@type": f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "common_http_protocol_options": {"idle_timeout": "30s"},
+        "explicit_http_config": {"http_protocol_options": {}},
+    }
+    return {
+        "name": unit,
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": _ADS},
+        "connect_timeout": "1s",
+        "lb_policy": "LEAST_REQUEST",
+        "circuit_breakers": {"thresholds": [limits]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+    }
+
+
+def assignment(endpoints: Endpoints) -> Json:
+    """The endpoints of a unit; none is a valid answer, and means 503."""
+    members = [{"endpoint": {"address": _address(each)}} for each in endpoints.addresses]
+    return {"cluster_name": endpoints.unit, "endpoints": [{"lb_endpoints": members}] if members else []}
+
+
+def scope(public_id: str, route: Route | None, canonical_ids: tuple[str, ...] = (), version: str = "") -> Json:
+    """Everything whose path has this element 3. Route: who has the id, or None for a scope of SERVER_SCOPES.
+
+    canonical_ids and version: what the scope INDEX tells; no other one reads them.
+    """
+    entries = _server_entries(public_id, canonical_ids, version)
+    if route is not None:
+        entries.append(_model_entry(public_id, route))
+    routes = {
+        "name": public_id,
+        "virtual_hosts": [{"name": public_id, "domains": ["*"], "routes": entries}],
+        # Clusters are sent and acknowledged before; checking them again would tie scopes to clusters that go away.
+        "validate_clusters": False,
+    }
+    if public_id == INDEX:
+        routes["max_direct_response_body_size_bytes"] = _LARGEST_INDEX_BYTES
+    return {"name": public_id, "key": {"fragments": [{"string_key": public_id}]}, "route_configuration": routes}
+
+
+def listener(host: str, port: int) -> Json:
+    """The one listener. Changing it would drain connections, so nothing in it depends on routes."""
+    return {
+        "name": LISTENER_NAME,
+        "address": {"socket_address": {"address": host, "port_value": port}},
+        # With SO_REUSEPORT two servers of one user would share a port in silence.
+        "enable_reuse_port": False,
+        "filter_chains": [
+            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": _connections()}]}
+        ],
+    }
+
+
+def _connections() -> Json:
+    return {
+        "@type": f"{_TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "gateway",
+        "codec_type": "HTTP1",
+        "server_name": "modelyard",
+        "use_remote_address": True,
+        "internal_address_config": {},
+        "generate_request_id": False,
+        "max_request_headers_kb": _LARGEST_HEADERS_KB,
+        "request_headers_timeout": "10s",
+        "common_http_protocol_options": {"idle_timeout": "300s"},
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "early_header_mutation_extensions": [_stripping()],
+        "http_filters": [
+            {"name": "local-callers", "typed_config": _local_callers()},
+            {"name": "index", "typed_config": _index()},
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": {
+                    "@type": f"{_TYPE}envoy.extensions.filters.http.router.v3.Router",
+                    "suppress_envoy_headers": True,
+                },
+            },
+        ],
+        "local_reply_config": {"mappers": xds_replies.mappers()},
+        "scoped_routes": {
+            "name": "public-ids",
+            "scope_key_builder": {
+                "fragments": [{"header_value_extractor": {"name": ":path", "element_separator": "/", "index": 3}}]
+            },
+            "rds_config_source": _ADS,
+            # Never serve with an empty table because the first answer took long.
+            "scoped_rds": {"scoped_rds_config_source": {**_ADS, "initial_fetch_timeout": "0s"}},
+        },
+    }
+
+
+def _stripping() -> Json:
+    """Headers that steer Envoy or tell the front who calls are never taken from a caller."""
+    removed = [{"remove_on_match": {"key_matcher": {"prefix": each, "ignore_case": True}}} for each in _TOKEN_HEADERS]
+    return {
+        "name": "strip",
+        "typed_config": {
+            "@type": f"{_TYPE}envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            "mutations": removed,
+        },
+    }
+
+
+def _local_callers() -> Json:
+    """Without authentication only local programs may call: a web page elsewhere must not, DNS rebinding included."""
+    host = _header(":authority", {"string_match": {"safe_regex": {"regex": _LOOPBACK}}})
+    no_origin = _header("origin", {"present_match": True, "invert_match": True})
+    own_origin = _header("origin", {"string_match": {"safe_regex": {"regex": f"https?://{_LOOPBACK}"}}})
+    allowed = {"and_rules": {"rules": [host, {"or_rules": {"rules": [no_origin, own_origin]}}]}}
+    return {
+        "@type": f"{_TYPE}envoy.extensions.filters.http.rbac.v3.RBAC",
+        "rules": {
+            "action": "ALLOW",
+            "policies": {"local": {"permissions": [allowed], "principals": [{"any": True}]}},
+        },
+    }
+
+
+def _header(name: str, match: Json) -> Json:
+    return {"header": {"name": name, **match}}
+
+
+def _index() -> Json:
+    """`/v2` and `/v2/models` have no element 3: give them one, and choose the scope again."""
+    elsewhere = {"/v2": f"/v2/server/{INDEX}", "/v2/": f"/v2/server/{INDEX}", "/v2/models": f"/v2/models/{INDEX}"}
+    actions = {path: {"action": {"name": "go", "typed_config": _go(to)}} for path, to in elsewhere.items()}
+    path = {
+        "name": "path",
+        "typed_config": {"@type": f"{_TYPE}envoy.type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": ":path"},
+    }
+    return {
+        "@type": f"{_TYPE}envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+        "extension_config": {
+            "name": "composite",
+            "typed_config": {"@type": f"{_TYPE}envoy.extensions.filters.http.composite.v3.Composite"},
+        },
+        "xds_matcher": {"matcher_tree": {"input": path, "exact_match_map": {"map": actions}}},
+    }
+
+
+def _go(path: str) -> Json:
+    code = f"function envoy_on_request(handle) handle:headers():replace(':path', '{path}') handle:clearRouteCache() end"
+    lua = {
+        "@type": f"{_TYPE}envoy.extensions.filters.http.lua.v3.Lua",
+        "default_source_code": {"inline_string": code},
+    }
+    return {
+        "@type": f"{_TYPE}envoy.extensions.filters.http.composite.v3.ExecuteFilterAction",
+        "typed_config": {"name": "go", "typed_config": lua},
+    }
+
+
+def _server_entries(public_id: str, canonical_ids: tuple[str, ...], version: str) -> list[Json]:
+    if public_id in ("live", "ready"):
+        return [_answer({"path": f"/v2/health/{public_id}"}, {public_id: True})]
+    if public_id == INDEX:
+        server = {"name": "modelyard", "version": version, "extensions": []}
+        return [
+            _answer({"path": f"/v2/server/{INDEX}"}, server),
+            _answer({"path": f"/v2/models/{INDEX}"}, {"models": list(canonical_ids)}),
+        ]
+    return []
+
+
+def _answer(match: Json, body: Json) -> Json:
+    return {
+        "match": match,
+        "direct_response": {"status": 200, "body": {"inline_string": json.dumps(body)}},
+        "response_headers_to_add": [_replaced("content-type", "application/json")],
+    }
+
+
+def _model_entry(public_id: str, route: Route) -> Json:
+    match = {"path_separated_prefix": f"/v2/models/{public_id}"}
+    if not route.backends:
+        sentence = route.unavailable or "no replica of this model is ready"
+        return {
+            "match": match,
+            "direct_response": {"status": 503, "body": {"inline_string": _shortened(sentence)}},
+            "response_headers_to_add": [_replaced("retry-after", "2")],
+        }
+    return {"match": match, "route": _forward(route), "request_body_buffer_limit": RETRY_BODY_BYTES}
+
+
+def _forward(route: Route) -> Json:
+    first = route.backends[0]
+    if len(route.backends) == 1 and first.weight == 100:
+        target: Json = {"cluster": first.unit}
+    else:
+        shares = [{"name": each.unit, "weight": each.weight} for each in route.backends]
+        target = {"weighted_clusters": {"clusters": shares}}
+    return {
+        **target,
+        "timeout": _seconds(route.timeout_seconds),
+        # A caller that stops sending in the middle must not hold a stream for longer than a request may take.
+        "idle_timeout": _seconds(route.timeout_seconds + 5),
+        "retry_policy": {
+            # Before the first byte of an answer: then no caller saw anything, and an inference has no effects.
+            "retry_on": "connect-failure,refused-stream,reset",
+            "num_retries": _RETRIES,
+            "retry_host_predicate": [
+                {
+                    "name": "envoy.retry_host_predicates.previous_hosts",
+                    "typed_config": {
+                        "@type": f"{_TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                    },
+                }
+            ],
+            "host_selection_retry_max_attempts": 5,
+            "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+        },
+    }
+
+
+def _replaced(key: str, value: str) -> Json:
+    return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _address(address: str) -> Json:
+    scheme, _, path = address.partition(":")
+    if scheme == "unix":
+        return {"pipe": {"path": path}}
+    host, _, port = address.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": port}}
+
+
+def _seconds(seconds: float) -> str:
+    """proto3 JSON of a Duration: at most nine decimals."""
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
+
+
+def _shortened(sentence: str) -> str:
+    return sentence if len(sentence) <= _LONGEST_SENTENCE else sentence[: _LONGEST_SENTENCE - 3] + "..."
