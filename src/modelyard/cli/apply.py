@@ -39,7 +39,7 @@ def command(where: Where, paths: tuple[str, ...], dry_run: bool, wait: bool, tim
     async def work(session: Session) -> None:
         print_target(session.target, err=form is not None)
         refuse_faults(read, session.namespace)
-        applied = await _apply(session, read.documents, dry_run=dry_run, quiet=form is not None)
+        applied = await apply_documents(session, read.documents, dry_run=dry_run, quiet=form is not None)
         if form is not None:
             _emit(applied, form)
         if dry_run:
@@ -54,7 +54,9 @@ def command(where: Where, paths: tuple[str, ...], dry_run: bool, wait: bool, tim
     run(where, work)
 
 
-async def _apply(session: Session, documents: tuple[Document, ...], *, dry_run: bool, quiet: bool) -> list[Object]:
+async def apply_documents(
+    session: Session, documents: tuple[Document, ...], *, dry_run: bool = False, quiet: bool = False
+) -> list[Object]:
     """Every object is tried; one error for all that failed."""
     applied, failures = [], []
     for document in sorted(documents, key=_rank):

@@ -6,7 +6,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,15 +40,19 @@ def command(name: str, follow: bool, tail: int | None, revision: str | None, nam
         )
     width = max(len(each) for each in chosen) - len(_SUFFIX)
     files = [_File(logs / each, each.removesuffix(_SUFFIX).ljust(width) if len(chosen) > 1 else "") for each in chosen]
-    for each in files:
-        each.start(tail)
-    while follow:
-        if not sum(each.more() for each in files):
-            time.sleep(_PAUSE_SECONDS)
+    try:
+        for each in files:
+            each.start(tail)
+        while follow:
+            if not sum(each.more() for each in files):
+                time.sleep(_PAUSE_SECONDS)
+    finally:
+        for each in files:
+            each.close()
 
 
 def select(files: Iterable[str], name: str, namespace: str, revision: str | None = None) -> list[str]:
-    """The log files of the newest revision of a service; of the last attempt to read a model if there is none."""
+    """The log files of the newest revision of a service; of reading a model if there is none."""
     replica = re.compile(rf"({re.escape(name)}-svc-(\d+))\.{re.escape(namespace)}-(\d+)\.log")
     task = re.compile(
         rf"({re.escape(name)}|{re.escape(name)}-[0-9a-f]{{8}}-model)-prepare-[0-9a-f]{{8}}-(\d+)\."
@@ -74,8 +80,14 @@ class _File:
     def start(self, tail: int | None) -> None:
         """Print what is there."""
         self._open()
-        if self._source is not None:
-            self._print(deque(self._source, maxlen=tail))
+        with ExitStack() as stack:
+            parts: list[Iterable[bytes]] = []
+            with suppress(FileNotFoundError):  # nothing was rotated yet
+                parts.append(stack.enter_context(self.path.with_name(f"{self.path.name}.1").open("rb")))
+            if self._source is not None:
+                parts.append(self._source)
+            lines = chain.from_iterable(parts)
+            self._print(lines if tail is None else deque(lines, maxlen=tail))
 
     def more(self) -> bool:
         """Print what was added. -> whether there was anything."""
@@ -89,10 +101,15 @@ class _File:
             self._print(whole)
             return True
         if self._rotated():
-            self._source.close()
-            self._source = None
+            self._print(self._source.read().splitlines())  # written between the two looks
+            self.close()
             return True
         return False
+
+    def close(self) -> None:
+        if self._source is not None:
+            self._source.close()
+            self._source = None
 
     def _open(self) -> None:
         try:

@@ -46,7 +46,10 @@ def from_json(value: Any, metadata: Metadata) -> Inputs:
 
 def from_csv(text: str, metadata: Metadata) -> Inputs:
     """A header is needed, and used, where the model has several inputs."""
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=None)) if row]
+    except csv.Error as error:
+        raise UserError(f"the rows are not CSV: {error}") from error
     if not rows:
         raise UserError("there are no rows; expected one line for each, with commas between the values")
     width = len(rows[0])

@@ -67,7 +67,11 @@ def gateway(start: Path | None = None) -> str:
 
 
 def _project(start: Path) -> Target:
-    data = data_folder(start)
+    return of_data_folder(data_folder(start))
+
+
+def of_data_folder(data: Path) -> Target:
+    """The local server that keeps its state there. Raises UserError when it does not run."""
     local = _running(data)
     config = auth.load(data / "kubeconfig")
     return Target(

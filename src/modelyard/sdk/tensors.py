@@ -67,7 +67,7 @@ def encode(metadata: Metadata, inputs: Mapping[str, ArrayLike]) -> bytes:
 
 
 def to_array(tensor: Tensor, values: ArrayLike) -> Array:
-    """`values` in the model's element type; refused where that would change integers, text or truth values."""
+    """`values` in the model's element type; refused where that would change more than the precision of floats."""
     dtype = DTYPES.get(tensor.datatype)
     if dtype is None:
         raise UserError(f"input {tensor.name}: this client does not know the element type {tensor.datatype}")
@@ -77,11 +77,14 @@ def to_array(tensor: Tensor, values: ArrayLike) -> Array:
             return _texts(np.asarray(values, dtype=object))
         if array.dtype.kind not in "biufO":
             raise ValueError(f"{array.dtype} is not a number")
-        found = array.astype(dtype)
-        changed = np.issubdtype(dtype, np.integer) or dtype is np.bool_
-        if changed and not np.array_equal(found.astype(array.dtype), array):
+        with np.errstate(over="raise", invalid="ignore"):
+            found = array.astype(dtype)
+        if np.issubdtype(dtype, np.floating):
+            if not np.isfinite(found).all():
+                raise ValueError("a value is missing, infinite or not a number, which JSON cannot carry")
+        elif not np.array_equal(found.astype(array.dtype), array):
             raise ValueError(f"some values do not fit into {tensor.datatype} unchanged")
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise UserError(
             f"input {tensor.name}: expected {tensor.datatype} in the shape {list(tensor.shape)}: {error}"
         ) from error

@@ -143,11 +143,16 @@ class Client:
         ) as answer:
             if answer.status >= 400:
                 raise await _error(answer)
-            async for line in lines(answer.content.iter_any()):
-                event = json.loads(line)
-                if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
-                    raise ValueError("the watch sent something that is no event")
-                yield event
+            try:
+                async for line in lines(answer.content.iter_any()):
+                    event = json.loads(line)
+                    if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
+                        raise ValueError("the watch sent something that is no event")
+                    yield event
+            finally:
+                # Left in the middle: over TLS an orderly close waits for the peer, longer than the loop may live.
+                if answer.connection is not None and answer.connection.transport is not None:
+                    answer.connection.transport.abort()
 
     async def _once(
         self, method: str, path: str, data: bytes | None, parameters: Mapping[str, str] | None, content_type: str

@@ -1,0 +1,157 @@
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+
+import modelyard.cli as cli
+from modelyard.base.errors import RetryLater, UserError
+from modelyard.cli import faults, logs, main
+from modelyard.control.kube.client import ApiError
+
+COMMANDS = [
+    "apply", "delete", "describe", "get", "kubeconfig", "logs", "predict", "refresh", "restart", "validate", "version",
+    "why",
+]  # fmt: skip
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Makes `modelyard version` end with it."""
+
+    @click.command()
+    def command() -> None:
+        raise error
+
+    module = ModuleType("stand_in")
+    module.command = command  # type: ignore[attr-defined]
+    monkeypatch.setattr(cli, "import_module", lambda _name: module)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    assert f"Example: {'kubectl' if name == 'kubeconfig' else 'modelyard'}" in capsys.readouterr().out
+    assert isinstance(importlib.import_module(f"modelyard.cli.{name}").command, click.Command)
+
+
+def test_help_imports_no_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "import_module", lambda name: pytest.fail(f"{name} was imported"))
+    assert main(["--help"]) == 0
+    assert "refresh" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (UserError("do this"), 1, "error: do this\n"),
+        (RetryLater("not now"), 3, "error: not now\n"),
+        (ApiError(403, "Forbidden", "no"), 1, "error: no\n"),
+        (ApiError(503, "", "busy"), 3, "error: busy\n"),
+        (ApiError(429, "", "slowly"), 3, "error: slowly\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_a_failure_is_a_sentence_and_a_status(
+    error: BaseException,
+    status: int,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failing(monkeypatch, error)
+    assert main(["version"]) == status
+    assert capsys.readouterr().err.lstrip("\n") == told
+
+
+def test_a_defect_shows_its_traceback_only_when_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, ZeroDivisionError("oops"))
+    assert main(["version"]) == 1
+    found = capsys.readouterr().err
+    assert "a defect of Modelyard: ZeroDivisionError: oops" in found
+    assert "Traceback" not in found
+    assert main(["--debug", "version"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_wrong_usage_has_a_status_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["nonsense"], ["get"], ["predict", "x"], ["delete"], ["apply"]):
+        assert main(arguments) == 2
+        assert "Usage:" in capsys.readouterr().err
+
+
+def test_faults_are_told_with_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = tmp_path / "bad.yaml"
+    manifest.write_text(
+        "apiVersion: modelyard.dev/v1alpha1\n"
+        "kind: ModelService\n"
+        "metadata: {name: a}\n"
+        "spec:\n"
+        "  model:\n"
+        "    name: m\n"
+        "  replica: 2\n"
+        "---\n"
+        "apiVersion: modelyard.dev/v1alpha1\n"
+        "kind: Model\n"
+        "metadata: {name: m}\n"
+        "spec: {uri: 7}\n"
+    )
+    assert main(["validate", str(manifest)]) == 1
+    told = capsys.readouterr().err
+    assert f"{manifest}:7: ModelService a: spec.replica: unknown field" in told
+    assert f"{manifest}:12: Model m: spec.uri: " in told
+
+
+def test_one_object_declared_twice_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "apiVersion: modelyard.dev/v1alpha1\nkind: Model\nmetadata: {name: m}\nspec: {uri: x}\n"
+    for name in ("a.yaml", "b.yaml"):
+        (tmp_path / name).write_text(text)
+    assert main(["validate", str(tmp_path)]) == 1
+    assert f"b.yaml:1: Model m is declared already at {tmp_path}/a.yaml:1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [("spec.env[1].name", 5), ("spec.env[7].name", 3), ("nowhere.at.all", 1), ("", 1), ("spec", 2), ("a.b[c].d", 1)],
+)
+def test_a_field_is_found_or_else_its_nearest_parent(path: str, line: int) -> None:
+    assert faults.line_of("kind: X\nspec:\n  env:\n  - name: a\n  - name: b\n", 1, path) == line
+
+
+def test_logs_are_those_of_the_newest_revision() -> None:
+    files = [
+        "digits-svc-00002.default-1.log",
+        "digits-svc-00002.default-0.log",
+        "digits-svc-00001.default-0.log",
+        "digits-svc-00003.team-0.log",
+        "other-svc-00009.default-0.log",
+        "forest-prepare-0a1b2c3d-1.default.log",
+        "digits-0a1b2c3d-model-prepare-0a1b2c3d-1.default.log",
+        "envoy.log",
+    ]
+    newest = ["digits-svc-00002.default-0.log", "digits-svc-00002.default-1.log"]
+    assert logs.select(files, "digits", "default") == newest
+    assert logs.select(files, "digits", "default", "digits-svc-00001") == ["digits-svc-00001.default-0.log"]
+    assert logs.select(files, "digits", "team") == ["digits-svc-00003.team-0.log"]
+    assert logs.select(files, "forest", "default") == ["forest-prepare-0a1b2c3d-1.default.log"]
+    assert logs.select(files[6:], "digits", "default") == ["digits-0a1b2c3d-model-prepare-0a1b2c3d-1.default.log"]
+    assert logs.select(files, "dig", "default") == []
+
+
+def test_logs_are_shown_with_the_name_of_their_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".modelyard" / "logs"
+    folder.mkdir(parents=True)
+    (folder.parent / "kubeconfig").touch()
+    (folder / "a-svc-00001.default-0.log").write_text("one\ntwo\nthree\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["logs", "a", "--tail", "2"]) == 0
+    assert capsys.readouterr().out == "two\nthree\n"
+    (folder / "a-svc-00001.default-1.log").write_bytes(b"\xff\n")
+    assert main(["logs", "a", "--tail", "1"]) == 0
+    assert capsys.readouterr().out == "a-svc-00001.default-0  three\na-svc-00001.default-1  \ufffd\n"
+    assert main(["logs", "b"]) == 1
+    assert "modelyard why b" in capsys.readouterr().err

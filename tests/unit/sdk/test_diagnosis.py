@@ -1,0 +1,115 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelyard.base.conditions import Reason
+from modelyard.sdk.diagnosis import Case, diagnose
+
+Object = dict[str, Any]
+NOW = 1_800_000_000.0
+STAMP = "2027-01-15T08:00:00Z"  # at NOW
+
+
+def condition(kind: str, status: str, reason: str, message: str = "", generation: int = 1) -> Object:
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "observedGeneration": generation,
+        "lastTransitionTime": "2027-01-15T07:59:00Z",
+    }
+
+
+def service(*conditions: Object, **status: Any) -> Object:
+    return {
+        "kind": "ModelService",
+        "metadata": {"name": "digits", "generation": 1},
+        "spec": {"model": {"name": "forest"}},
+        "status": {"conditions": list(conditions), **status},
+    }
+
+
+def model(*conditions: Object) -> Object:
+    return {
+        "kind": "Model",
+        "metadata": {"name": "forest", "generation": 1},
+        "spec": {"uri": "models/forest.onnx"},
+        "status": {"conditions": list(conditions)},
+    }
+
+
+def event(reason: str, message: str, count: int = 1) -> Object:
+    return {"type": "Warning", "reason": reason, "message": message, "count": count, "lastTimestamp": STAMP}
+
+
+def test_a_good_service_is_ready_and_serving() -> None:
+    ready = condition("Ready", "True", "Serving", "digits-svc-00001 answers with 2 replicas")
+    done = condition("Progressing", "False", "Complete")
+    found = diagnose(Case(body=service(ready, done, url="http://h/v2/models/digits")), NOW)
+    assert found.healthy
+    assert found.headline == "ModelService digits is Ready and serving"
+    assert "predict at http://h/v2/models/digits/infer" in found.text()
+
+
+def test_a_failed_refresh_is_told_although_the_old_content_serves() -> None:
+    ready = condition("Ready", "True", "Serving")
+    broken = condition("ModelReady", "False", "ArtifactInvalid", "forest.onnx is truncated")
+    found = diagnose(Case(body=service(ready, broken), model=model()), NOW)
+    assert found.healthy
+    assert "is Ready and serving, but:" in found.headline
+    assert "ArtifactInvalid: forest.onnx is truncated" in found.text()
+    assert "modelyard refresh digits" in found.text()
+
+
+def test_a_crash_is_told_with_its_last_lines_and_what_still_serves() -> None:
+    words = "digits-svc-00002: 0 of 1 replicas ready: exited with status 1:\nTraceback\nValueError: boom"
+    body = service(
+        condition("Ready", "False", "Crashed", words),
+        condition("Available", "True", "Serving"),
+        traffic=[{"revision": "digits-svc-00001", "percent": 100}],
+        readyReplicas=1,
+        desiredReplicas=1,
+    )
+    revisions = [{"metadata": {"name": "digits-svc-00002"}}]
+    found = diagnose(Case(body=body, revisions=revisions, events=[event("Crashed", "it died", 5)]), NOW)
+    text = found.text()
+    assert found.headline == "ModelService digits is not Ready: Crashed (for 60s)"
+    assert "  ValueError: boom" in text.splitlines()
+    assert "answered meanwhile by digits-svc-00001" in text
+    assert "newest revision: digits-svc-00002" in text
+    assert "Warning Crashed (5 times): it died" in text
+    assert "modelyard logs digits" in text
+
+
+def test_the_cause_is_looked_for_in_the_model() -> None:
+    body = service(condition("Ready", "False", "ModelNotReady", "Model forest is not ready"))
+    cause = model(condition("Ready", "False", "TrustRequired", "pickle runs code: set spec.trust to pickle"))
+    found = diagnose(Case(body=body, model=cause), NOW)
+    assert "not Ready: TrustRequired" in found.headline
+    assert "pickle runs code" in found.details
+    assert "requests get 503 meanwhile" in found.facts
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (service(), "has not been looked at yet"),
+        (service(condition("Ready", "True", "Serving", generation=0)), "was changed a moment ago"),
+        (service(condition("Ready", "True", "ScaledToZero", "no replicas")), "is scaled to zero"),
+        ({**service(), "metadata": {"name": "x", "deletionTimestamp": STAMP}}, "is being deleted"),
+    ],
+)
+def test_other_states_have_their_own_words(body: Object, expected: str) -> None:
+    assert expected in diagnose(Case(body=body), NOW).headline
+
+
+@given(st.sampled_from(list(Reason)), st.sampled_from(["True", "False", "Unknown"]), st.text(max_size=30))
+def test_every_reason_has_an_answer(reason: Reason, status: str, message: str) -> None:
+    ready = condition("Ready", status, reason, message)
+    for body in (service(ready), model(ready)):
+        found = diagnose(Case(body=body, model=model(ready), events=[event(reason, message)]), NOW)
+        assert found.headline in found.text()
+        assert found.healthy == (status == "True")
