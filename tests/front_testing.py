@@ -209,9 +209,10 @@ class Front:
             scratch=str(folder / "scratch"),
             socket=str(self.socket),
         )
-        self.process = self._start()
+        self.process = self.start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> subprocess.Popen[bytes]:
+        self._report.unlink(missing_ok=True)
         with self._log.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "modelyard.runtime.front"],
@@ -253,6 +254,12 @@ class Front:
         """SIGTERM; the exit status."""
         self.process.terminate()
         return self.process.wait(timeout=30)
+
+
+def ask_once(front: Front, data: bytes) -> Answer:
+    """One request on a connection of its own."""
+    with front.client() as client:
+        return client.ask(data)
 
 
 def until(fact: Callable[[], Any], seconds: float = 20.0) -> None:

@@ -154,6 +154,7 @@ def elements(field: str, tensor: RequestInput) -> list[Element]:
 
 _OPENING = re.compile(rb"[\s\[]*")
 
+_MAX_SENTENCE = 300  # an unknown field's name is the caller's
 _FP16_LIMIT = 65519.99  # what rounds to the largest FP16, 65504, and not to infinity
 _FP32_LIMIT = 3.4028235677973362e38
 
@@ -215,7 +216,9 @@ def _sentence(error: Exception, field: str) -> str:
         return f"{field or 'the body'}: is nested too deep"
     if isinstance(error, UnicodeDecodeError):
         return f"{field or 'the body'}: is not UTF-8"
-    text = str(error).replace("`", "")
+    text = " ".join(str(error).replace("`", "").split())
+    if len(text) > _MAX_SENTENCE:
+        text = f"{text[:_MAX_SENTENCE]} ..."
     if not isinstance(error, msgspec.ValidationError):
         return f"{field or 'the body'}: is not valid JSON: {text} (JSON has no NaN or Infinity)"
     what, _, path = text.partition(" - at ")

@@ -37,6 +37,7 @@ def main() -> int:
         return 2
     file = ReportFile(Path(place.report))
     try:
+        file.write(reports.Report(serve=reports.ServeReport(ready=False)))  # one of an earlier process may lie there
         uvloop.run(_serve(place, _read(place), file))
     except Exception as error:
         failed = _failure(error)
