@@ -30,7 +30,7 @@ def fork(name: str, *, own_session: bool) -> None:
     (Path(os.environ["NOTES"]) / name).write_text(str(child.pid))
 
 
-def common() -> None:
+def note() -> None:
     notes = os.environ.get("NOTES")
     if notes:
         (Path(notes) / "environment.json").write_text(json.dumps(dict(os.environ)))
@@ -39,31 +39,36 @@ def common() -> None:
         fork("child", own_session=False)
     if "far-child" in LEVERS:
         fork("far-child", own_session=True)
+
+
+def act() -> None:
     if "say" in LEVERS:
         print(f"about to {LEVERS['say']}", flush=True)
-    if "exit" in LEVERS:
-        sys.exit(int(LEVERS["exit"]))
     if "flood" in LEVERS:
         for number in range(int(LEVERS["flood"])):
             print(f"{number:>99}")
         sys.stdout.flush()
+    if "exit" in LEVERS:
+        sys.exit(int(LEVERS["exit"]))
     if "failure" in LEVERS:
         report(failure={"reason": LEVERS["failure"], "message": "the file ends after 12 bytes", "retry": False})
         sys.exit(4)
     if "hungry" in LEVERS:
-        eaten = []
-        for _ in range(int(LEVERS["hungry"])):
-            eaten.append(os.urandom(2**20))
+        eaten = [os.urandom(2**20) for _ in range(int(LEVERS["hungry"]))]
         time.sleep(600)
+        print(len(eaten))
     if "garbage" in LEVERS:
         Path(os.environ["MODELYARD_REPORT"]).write_bytes(b"\xff not json")
-    if "hang" in LEVERS or "garbage" in LEVERS:
+    if "fifo" in LEVERS:
+        os.mkfifo(os.environ["MODELYARD_REPORT"])
+    if {"hang", "garbage", "fifo"} & LEVERS.keys():
         time.sleep(600)
 
 
 def serve() -> None:
     signal.signal(signal.SIGTERM, lambda *_: None if "stubborn" in LEVERS else over.set())
-    common()
+    note()
+    act()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(os.environ["MODELYARD_SOCKET"])
     listener.listen()
@@ -75,7 +80,8 @@ def serve() -> None:
 
 
 def prepare() -> None:
-    common()
+    note()
+    act()
     if "silent" not in LEVERS:
         time.sleep(float(LEVERS.get("take", 0)))
         report(prepare={"digest": "sha256:" + "0" * 64, "format": "onnx", "sizeBytes": 12})

@@ -16,10 +16,11 @@ from modelyard.control.drivers.machine import Ledger, Machine, this_machine
 from modelyard.control.drivers.processes import log as logs
 from modelyard.control.drivers.processes import strays
 from modelyard.control.drivers.processes.attention import Attention
-from modelyard.control.drivers.processes.site import LONGEST_RUN_FOLDER, Folders, Programs, Secrets, Site
+from modelyard.control.drivers.processes.site import LONGEST_RUN_FOLDER, Folders, Programs, Site
 from modelyard.control.drivers.processes.task import TaskRun
 from modelyard.control.drivers.processes.unit import UnitRun
 from modelyard.control.drivers.processes.watchdog import Subject, watch
+from modelyard.control.drivers.variables import Secrets
 from modelyard.control.ir.actions import Action, Forget, Resize, Run, Start, Stop
 from modelyard.control.ir.observed import Capabilities, Observed
 from modelyard.control.ir.values import Key

@@ -22,9 +22,10 @@ import psutil
 from modelyard.base import launch
 from modelyard.base.conditions import Reason
 from modelyard.control.drivers.processes import strays
-from modelyard.control.drivers.processes.environment import CannotStart, environment, of_this_process
+from modelyard.control.drivers.processes.environment import environment
 from modelyard.control.drivers.processes.log import Log
 from modelyard.control.drivers.processes.site import Site
+from modelyard.control.drivers.variables import CannotStart, values
 from modelyard.control.ir.unit import Variable
 from modelyard.wire import work as wire
 from modelyard.wire.work import Place, WorkSpec
@@ -54,7 +55,7 @@ def start(site: Site, order: Order, log: Log, ended: Callable[[], None]) -> "Pro
     Call it from the main thread: what is started dies with the thread that did it.
     """
     place = site.folders.place(order.name, socket=order.socket)
-    seen = environment(place, order.variables, order.namespace, site.secrets, ours=of_this_process())
+    seen = environment(place, values(order.variables, order.namespace, site.secrets), ours=os.environ)
     try:
         _prepare(site, order, place)
         log.start()
@@ -244,7 +245,7 @@ def ending(status: int) -> str:
     try:
         name = signal.Signals(-status).name
     except ValueError:
-        name = str(-status)
+        name = f"signal {-status}"
     if -status == signal.SIGKILL:
         return "was ended by SIGKILL: by somebody, or by the kernel because memory ran out"
     return f"was ended by {name}"

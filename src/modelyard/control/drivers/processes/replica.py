@@ -8,12 +8,12 @@ from pathlib import Path
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import UserError
 from modelyard.control.drivers.processes.attention import Attention
-from modelyard.control.drivers.processes.environment import CannotStart
 from modelyard.control.drivers.processes.log import Log, said
 from modelyard.control.drivers.processes.process import Order, Process, ending, start
 from modelyard.control.drivers.processes.reports import ReportWatch
 from modelyard.control.drivers.processes.site import Site
 from modelyard.control.drivers.rules import Backoff
+from modelyard.control.drivers.variables import CannotStart
 from modelyard.control.ir.observed import ObservedReplica, ReplicaState, Trouble, Usage
 from modelyard.control.ir.unit import Unit
 from modelyard.wire.report import Failure

@@ -4,22 +4,18 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard.base.clock import Clock
 from modelyard.control.drivers.machine import Ledger
-from modelyard.control.ir.unit import SecretKey
+from modelyard.control.drivers.variables import Secrets
 from modelyard.wire.work import Place
 
 LONGEST_RUN_FOLDER = 60
 """Bytes: leaves room for a readable socket name within the kernel's limit."""
 _LONGEST_SOCKET = 107
-
-Secrets = Callable[[str, SecretKey], str | None]
-"""Namespace and key -> the value, None if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,7 +51,10 @@ def end_leftovers(records: Path, work: Path) -> int:
 def record(records: Path, pid: int) -> None:
     """Note a leader by its number and when it started: numbers are used again."""
     with suppress(psutil.Error):
-        (records / str(pid)).write_text(str(psutil.Process(pid).create_time()))
+        started = str(psutil.Process(pid).create_time())
+        path = records / str(pid)
+        path.touch(mode=0o600)
+        path.write_text(started)
 
 
 def forget(records: Path, pid: int) -> None:

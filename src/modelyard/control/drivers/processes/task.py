@@ -9,10 +9,10 @@ from modelyard.base.conditions import Reason
 from modelyard.base.errors import UserError
 from modelyard.control.drivers.processes import reports
 from modelyard.control.drivers.processes.attention import Attention
-from modelyard.control.drivers.processes.environment import CannotStart
 from modelyard.control.drivers.processes.log import Log, said
 from modelyard.control.drivers.processes.process import Order, Process, ending, start
 from modelyard.control.drivers.processes.site import Site
+from modelyard.control.drivers.variables import CannotStart
 from modelyard.control.ir.observed import ObservedTask
 from modelyard.control.ir.task import Task
 from modelyard.wire.report import Report, failure

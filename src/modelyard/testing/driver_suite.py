@@ -1,0 +1,426 @@
+"""What every Driver does. Derive a test class and give it a fixture `rig`; pytest-asyncio runs it.
+
+Units and tasks say by the variable LEVER what their processes do, in words separated by spaces:
+`exit=3` (ends at once), `failure=LoadFailed` (reports that), `hang` (never gets ready), `drain=0.5` (so many seconds of
+requests in flight at SIGTERM), `stubborn` (ignores SIGTERM), `take=0.3` (a task's work), `silent` (a task without a
+report). Without one a server gets ready and a task reports what it found.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from modelyard.base.clock import Clock
+from modelyard.base.conditions import Reason
+from modelyard.base.errors import RetryLater, UserError
+from modelyard.control.drivers.machine import Machine
+from modelyard.control.engine.ports import Driver
+from modelyard.control.ir.actions import Action, Forget, Resize, Run, Start, Stop
+from modelyard.control.ir.observed import ObservedReplica, ObservedTask, ObservedUnit, ReplicaState
+from modelyard.control.ir.task import Task
+from modelyard.control.ir.unit import Resources, SecretKey, Unit, Variable
+from modelyard.control.ir.values import Key
+from modelyard.wire.work import ModelWork, PrepareWork, ServeWork, WorkSpec
+
+IRIS = Key(kind="ModelService", namespace="default", name="iris")
+ROSE = Key(kind="ModelService", namespace="default", name="rose")
+MODEL = Key(kind="Model", namespace="default", name="iris")
+GIB = 2**30
+MACHINE = Machine(memory_bytes=8 * GIB, cpu_millis=4000)
+"""What a rig's driver may promise."""
+SECRET = SecretKey(secret="store", key="token")  # noqa: S106  the name of one
+_PATIENCE_SECONDS = 30.0
+
+
+class Rig(Protocol):
+    """A driver on MACHINE whose processes obey LEVER, and the world around it. clock: the driver's."""
+
+    @property
+    def driver(self) -> Driver: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def secrets(self) -> dict[SecretKey, str]: ...
+
+    async def step(self) -> None:
+        """Let some milliseconds pass."""
+        ...
+
+    def kill(self, replica: ObservedReplica) -> None:
+        """`kill -9` of a replica's process."""
+        ...
+
+    def look_again(self) -> None:
+        """Tell the driver that a Secret changed."""
+        ...
+
+
+def unit(name: str = "iris-svc-00001.default", owner: Key = IRIS, *, lever: str = "", **changes: Any) -> Unit:
+    """A unit that serves one model."""
+    model = ModelWork(name="iris.default", digest="sha256:" + "0" * 64, format="onnx")
+    variables = (Variable(name="LEVER", value=lever), *changes.pop("variables", ()))
+    fields = {"work": WorkSpec(serve=ServeWork(models=(model,))), **changes}
+    return Unit(name=name, owner=owner, revision=name.partition(".")[0], variables=variables, **fields)
+
+
+def task(name: str = "iris-prepare-abc-1.default", *, lever: str = "", **changes: Any) -> Task:
+    """A task that prepares one model."""
+    variables = (Variable(name="LEVER", value=lever),)
+    fields = {"work": WorkSpec(prepare=PrepareWork(uri="iris.onnx")), **changes}
+    return Task(name=name, owner=MODEL, variables=variables, **fields)
+
+
+def found(rig: Rig, name: str) -> ObservedUnit | None:
+    """A unit as it is observed."""
+    return next((each for each in rig.driver.observe().units if each.unit.name == name), None)
+
+
+def members(rig: Rig, name: str) -> tuple[ObservedReplica, ...]:
+    """Its replicas."""
+    each = found(rig, name)
+    return each.members if each else ()
+
+
+def states(rig: Rig, name: str) -> list[ReplicaState]:
+    """Their states, by ordinal."""
+    return [member.state for member in members(rig, name)]
+
+
+def result(rig: Rig, name: str) -> ObservedTask | None:
+    """A task as it is observed."""
+    return next((each for each in rig.driver.observe().tasks if each.name == name), None)
+
+
+async def until(rig: Rig, fact: Callable[[], bool], what: str) -> None:
+    """Wait for a fact, on the driver's clock."""
+    deadline = rig.clock.monotonic() + _PATIENCE_SECONDS
+    while not fact():
+        assert rig.clock.monotonic() < deadline, f"{what}: not in time; there is {rig.driver.observe()}"
+        await rig.step()
+
+
+async def ready(rig: Rig, name: str, replicas: int = 1) -> tuple[ObservedReplica, ...]:
+    """Wait until exactly so many replicas are there and ready."""
+    await until(rig, lambda: states(rig, name) == [ReplicaState.READY] * replicas, f"{replicas} ready of {name}")
+    return members(rig, name)
+
+
+async def troubled(rig: Rig, name: str, reason: str) -> ObservedReplica:
+    """Wait until the first replica has this trouble."""
+
+    def has() -> bool:
+        return any(each.trouble is not None and each.trouble.reason == reason for each in members(rig, name))
+
+    await until(rig, has, f"{name} in trouble {reason}")
+    return members(rig, name)[0]
+
+
+def message(replica: ObservedReplica) -> str:
+    """Of its trouble."""
+    assert replica.trouble is not None
+    return replica.trouble.message
+
+
+async def refused(rig: Rig, action: Action, error: type[Exception]) -> str:
+    """Apply what must be refused; returns what it says."""
+    try:
+        await rig.driver.apply(action)
+    except error as refusal:
+        return str(refusal)
+    raise AssertionError(f"{action} must be refused with {error.__name__}")
+
+
+@asynccontextmanager
+async def hinted(rig: Rig) -> AsyncIterator[list[Key]]:
+    """Collects hints meanwhile."""
+    keys: list[Key] = []
+
+    async def collect() -> None:
+        async for key in rig.driver.hints():
+            keys.append(key)  # noqa: PERF401  it is read meanwhile
+
+    async with asyncio.TaskGroup() as group:
+        collecting = group.create_task(collect())
+        try:
+            yield keys
+        finally:
+            collecting.cancel()
+
+
+class UnitsSuite:
+    """Units: started, resized, drained and forgotten."""
+
+    async def test_a_started_unit_gets_ready_with_an_address_for_each_replica(self, rig: Rig) -> None:
+        iris = unit()
+        await rig.driver.apply(Start(unit=iris, replicas=2))
+        first, second = await ready(rig, iris.name, 2)
+        assert (first.name, second.name) == (f"{iris.name}-0", f"{iris.name}-1")
+        assert first.address.startswith("unix:/")
+        assert first.address != second.address
+        assert first.pid > 0
+        assert first.started_at <= rig.clock.now()
+        assert (first.trouble, first.restarts) == (None, 0)
+
+    async def test_starting_what_runs_changes_nothing(self, rig: Rig) -> None:
+        iris = unit()
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        before = await ready(rig, iris.name)
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        await rig.step()
+        assert members(rig, iris.name) == before
+
+    async def test_a_name_belongs_to_one_content(self, rig: Rig) -> None:
+        iris = unit()
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        await ready(rig, iris.name)
+        said = await refused(rig, Start(unit=unit(drain_seconds=1.0), replicas=1), UserError)
+        assert iris.name in said
+        assert len(members(rig, iris.name)) == 1
+
+    async def test_what_cannot_be_a_unit_is_refused(self, rig: Rig) -> None:
+        await refused(rig, Start(unit=unit("../../etc/passwd"), replicas=1), UserError)
+        await refused(rig, Start(unit=unit(), replicas=-1), UserError)
+        await refused(rig, Run(task=task("a/b")), UserError)
+        assert rig.driver.observe().units == ()
+
+    async def test_observations_can_be_of_one_owner(self, rig: Rig) -> None:
+        await rig.driver.apply(Start(unit=unit(), replicas=1))
+        await rig.driver.apply(Start(unit=unit("rose-svc-00001.default", ROSE), replicas=1))
+        await rig.driver.apply(Run(task=task()))
+        assert [each.unit.owner for each in rig.driver.observe(ROSE).units] == [ROSE]
+        assert rig.driver.observe(ROSE).tasks == ()
+        assert [each.unit.owner for each in rig.driver.observe().units] == [IRIS, ROSE]
+
+    async def test_a_unit_grows_and_shrinks_from_the_highest_ordinal(self, rig: Rig) -> None:
+        iris = unit()
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        (kept,) = await ready(rig, iris.name)
+        await rig.driver.apply(Resize(unit=iris.name, owner=IRIS, replicas=3))
+        await ready(rig, iris.name, 3)
+        await rig.driver.apply(Resize(unit=iris.name, owner=IRIS, replicas=1))
+        assert states(rig, iris.name) == [ReplicaState.READY, ReplicaState.DRAINING, ReplicaState.DRAINING]
+        assert (await ready(rig, iris.name))[0].pid == kept.pid
+
+    async def test_resizing_a_unit_that_is_not_there_may_work_later(self, rig: Rig) -> None:
+        await refused(rig, Resize(unit="gone.default", owner=IRIS, replicas=1), RetryLater)
+
+    async def test_only_its_owner_changes_a_unit(self, rig: Rig) -> None:
+        iris = unit()
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        await refused(rig, Resize(unit=iris.name, owner=ROSE, replicas=0), UserError)
+        await refused(rig, Stop(unit=iris.name, owner=ROSE), UserError)
+        await ready(rig, iris.name)
+
+    async def test_a_leaving_replica_finishes_its_requests(self, rig: Rig) -> None:
+        iris = unit(lever="drain=0.5")
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        await ready(rig, iris.name)
+        began = rig.clock.monotonic()
+        await rig.driver.apply(Resize(unit=iris.name, owner=IRIS, replicas=0))
+        assert states(rig, iris.name) == [ReplicaState.DRAINING]
+        assert members(rig, iris.name)[0].address == ""
+        await until(rig, lambda: members(rig, iris.name) == (), "the replica has left")
+        assert rig.clock.monotonic() - began >= 0.5
+        each = found(rig, iris.name)
+        assert each is not None
+        assert each.replicas == 0
+
+    async def test_a_drain_has_an_end(self, rig: Rig) -> None:
+        iris = unit(lever="stubborn", drain_seconds=0.6)
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        await ready(rig, iris.name)
+        began = rig.clock.monotonic()
+        await rig.driver.apply(Stop(unit=iris.name, owner=IRIS))
+        await until(rig, lambda: found(rig, iris.name) is None, "the unit has ended")
+        assert rig.clock.monotonic() - began >= 0.6
+
+    async def test_a_stopped_unit_is_forgotten_and_can_be_stopped_again(self, rig: Rig) -> None:
+        iris = unit()
+        await rig.driver.apply(Start(unit=iris, replicas=2))
+        await ready(rig, iris.name, 2)
+        for _ in range(2):
+            await rig.driver.apply(Stop(unit=iris.name, owner=IRIS))
+        await until(rig, lambda: found(rig, iris.name) is None, "the unit is forgotten")
+        await rig.driver.apply(Stop(unit=iris.name, owner=IRIS))
+
+    async def test_a_unit_that_still_starts_can_be_stopped(self, rig: Rig) -> None:
+        iris = unit(lever="hang")
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        await until(rig, lambda: states(rig, iris.name) == [ReplicaState.STARTING], "it is starting")
+        await rig.driver.apply(Stop(unit=iris.name, owner=IRIS))
+        await until(rig, lambda: found(rig, iris.name) is None, "the unit is forgotten")
+
+    async def test_a_unit_that_is_wanted_again_while_it_stops_stays(self, rig: Rig) -> None:
+        iris = unit(lever="drain=0.5")
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        (old,) = await ready(rig, iris.name)
+        await rig.driver.apply(Stop(unit=iris.name, owner=IRIS))
+        other = unit(lever="drain=0.5", startup_timeout_seconds=7.0)
+        await refused(rig, Start(unit=other, replicas=1), RetryLater)
+        await rig.driver.apply(Resize(unit=iris.name, owner=IRIS, replicas=1))
+        (new,) = await ready(rig, iris.name)
+        assert new.pid != old.pid
+
+    async def test_owners_are_told_to_look_again(self, rig: Rig) -> None:
+        async with hinted(rig) as keys:
+            await rig.driver.apply(Start(unit=unit(), replicas=1))
+            await until(rig, lambda: IRIS in keys, "a hint for the owner")
+            await ready(rig, unit().name)
+            await rig.step()
+            keys.clear()
+            rig.kill(members(rig, unit().name)[0])
+            await until(rig, lambda: IRIS in keys, "a hint after the end")
+            await rig.driver.apply(Run(task=task()))
+            await until(rig, lambda: MODEL in keys, "a hint for the owner of a task")
+            assert set(keys) <= {IRIS, MODEL}
+
+
+class TroubleSuite:
+    """What goes wrong is told, and tried again without haste."""
+
+    async def test_a_killed_replica_is_told_and_comes_back_quickly(self, rig: Rig) -> None:
+        iris = unit()
+        await rig.driver.apply(Start(unit=iris, replicas=2))
+        first, second = await ready(rig, iris.name, 2)
+        rig.kill(first)
+        killed = await troubled(rig, iris.name, Reason.CRASHED)
+        assert "SIGKILL" in message(killed)
+        assert killed.address == ""
+        assert members(rig, iris.name)[1] == second
+        came_back, untouched = await ready(rig, iris.name, 2)
+        assert came_back.pid != first.pid
+        assert (came_back.name, came_back.restarts, came_back.trouble) == (first.name, 1, None)
+        assert untouched.pid == second.pid
+
+    async def test_a_replica_that_keeps_ending_is_started_with_growing_pauses(self, rig: Rig) -> None:
+        iris = unit(lever="exit=3")
+        began = rig.clock.monotonic()
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        await until(rig, lambda: members(rig, iris.name)[0].restarts == 3, "three restarts")
+        assert rig.clock.monotonic() - began >= 1 + 2
+        crashed = members(rig, iris.name)[0]
+        assert "exit status 3" in message(crashed)
+        assert crashed.state is ReplicaState.PENDING
+        await rig.driver.apply(Stop(unit=iris.name, owner=IRIS))
+        await until(rig, lambda: found(rig, iris.name) is None, "a waiting replica leaves at once")
+
+    async def test_a_reported_failure_is_the_trouble(self, rig: Rig) -> None:
+        iris = unit(lever="failure=ArtifactInvalid")
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        failed = await troubled(rig, iris.name, Reason.ARTIFACT_INVALID)
+        assert message(failed) == "the file ends after 12 bytes"
+        assert failed.restarts == 1
+
+    async def test_a_replica_that_does_not_get_ready_is_ended(self, rig: Rig) -> None:
+        iris = unit(lever="hang", startup_timeout_seconds=0.5)
+        began = rig.clock.monotonic()
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        late = await troubled(rig, iris.name, Reason.STARTUP_TIMEOUT)
+        assert rig.clock.monotonic() - began >= 0.5
+        assert "0.5 s" in message(late)
+        assert late.restarts == 1
+
+    async def test_what_does_not_fit_waits_for_room(self, rig: Rig) -> None:
+        large = Resources(memory_request_bytes=5 * GIB)
+        rose = unit("rose-svc-00001.default", ROSE, resources=large)
+        iris = unit(resources=large)
+        await rig.driver.apply(Start(unit=rose, replicas=1))
+        await ready(rig, rose.name)
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        waiting = await troubled(rig, iris.name, Reason.UNSCHEDULABLE)
+        assert (waiting.state, waiting.restarts) == (ReplicaState.PENDING, 0)
+        assert "5.0 GiB of memory (3.0 GiB of 8.0 GiB are free)" in message(waiting)
+        await rig.driver.apply(Stop(unit=rose.name, owner=ROSE))
+        await ready(rig, iris.name)
+
+    async def test_a_missing_secret_is_named_and_waited_for(self, rig: Rig) -> None:
+        token = Variable(name="TOKEN", secret=SECRET)
+        maybe = Variable(name="MAYBE", secret=SecretKey(secret="store", key="other", optional=True))  # noqa: S106
+        iris = unit(variables=(token, maybe))
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        waiting = await troubled(rig, iris.name, Reason.SECRET_NOT_FOUND)
+        assert waiting.state is ReplicaState.PENDING
+        assert "TOKEN needs key token of Secret store" in message(waiting)
+        assert "MAYBE" not in message(waiting)
+        rig.secrets[SECRET] = "open sesame"
+        rig.look_again()
+        await ready(rig, iris.name)
+
+
+class TasksSuite:
+    """Tasks run once and keep what they found until they are forgotten."""
+
+    async def test_a_task_runs_once_and_keeps_its_report(self, rig: Rig) -> None:
+        prepare = task()
+        await rig.driver.apply(Run(task=prepare))
+        await until(rig, lambda: _finished(rig, prepare.name), "the task has ended")
+        ended = result(rig, prepare.name)
+        assert ended is not None
+        assert ended.report is not None
+        assert ended.report.prepare is not None
+        assert (ended.owner, ended.attempt, ended.message) == (MODEL, 1, "")
+        await rig.driver.apply(Run(task=prepare))
+        await rig.step()
+        assert result(rig, prepare.name) == ended
+
+    async def test_a_task_that_fails_keeps_its_reason(self, rig: Rig) -> None:
+        prepare = task(lever="failure=FormatUnknown", attempt=2)
+        await rig.driver.apply(Run(task=prepare))
+        await until(rig, lambda: _finished(rig, prepare.name), "the task has ended")
+        ended = result(rig, prepare.name)
+        assert ended is not None
+        assert ended.attempt == 2
+        assert ended.report is not None
+        assert ended.report.failure is not None
+        assert ended.report.failure.reason == "FormatUnknown"
+
+    async def test_a_task_without_a_report_says_how_it_ended(self, rig: Rig) -> None:
+        prepare = task(lever="exit=3")
+        await rig.driver.apply(Run(task=prepare))
+        await until(rig, lambda: _finished(rig, prepare.name), "the task has ended")
+        ended = result(rig, prepare.name)
+        assert ended is not None
+        assert ended.report is None
+        assert "exit status 3" in ended.message
+
+    async def test_a_task_has_a_deadline(self, rig: Rig) -> None:
+        prepare = task(lever="hang", deadline_seconds=0.5)
+        began = rig.clock.monotonic()
+        await rig.driver.apply(Run(task=prepare))
+        await until(rig, lambda: _finished(rig, prepare.name), "the task has ended")
+        ended = result(rig, prepare.name)
+        assert ended is not None
+        assert rig.clock.monotonic() - began >= 0.5
+        assert "longer than 0.5 s" in ended.message
+
+    async def test_a_task_whose_memory_does_not_fit_fails_for_now(self, rig: Rig) -> None:
+        prepare = task(resources=Resources(memory_request_bytes=9 * GIB))
+        await rig.driver.apply(Run(task=prepare))
+        await until(rig, lambda: _finished(rig, prepare.name), "the task has ended")
+        ended = result(rig, prepare.name)
+        assert ended is not None
+        assert ended.report is not None
+        assert ended.report.failure is not None
+        assert (ended.report.failure.reason, ended.report.failure.retry) == (Reason.UNSCHEDULABLE, True)
+
+    async def test_forgetting_a_task_that_runs_ends_it(self, rig: Rig) -> None:
+        prepare = task(lever="hang")
+        await rig.driver.apply(Run(task=prepare))
+        await until(rig, lambda: result(rig, prepare.name) is not None, "the task is there")
+        await refused(rig, Forget(task=prepare.name, owner=ROSE), UserError)
+        for _ in range(2):
+            await rig.driver.apply(Forget(task=prepare.name, owner=MODEL))
+        await until(rig, lambda: result(rig, prepare.name) is None, "the task is forgotten")
+        await rig.driver.apply(Forget(task=prepare.name, owner=MODEL))
+
+
+class DriverSuite(UnitsSuite, TroubleSuite, TasksSuite):
+    """All of it."""
+
+
+def _finished(rig: Rig, name: str) -> bool:
+    each = result(rig, name)
+    return each is not None and each.finished_at is not None

@@ -1,0 +1,112 @@
+import asyncio
+
+import pytest
+
+from modelyard.base.clock import ManualClock
+from modelyard.base.conditions import Reason
+from modelyard.control.drivers.memory import MemoryDriver
+from modelyard.control.ir.actions import Run, Start
+from modelyard.control.ir.observed import ObservedReplica, ReplicaState
+from modelyard.control.ir.unit import SecretKey, Variable
+from modelyard.testing import driver_suite
+from modelyard.testing.driver_suite import MACHINE, task, unit
+from modelyard.wire.report import PrepareReport, Report, ServeReport, failure
+
+FOUND = Report(prepare=PrepareReport(digest="sha256:" + "0" * 64, format="onnx"))
+
+
+class MemoryRig:
+    """Pulls the driver's levers as the processes would act."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.secrets: dict[SecretKey, str] = {}
+        self.driver = MemoryDriver(self.clock, machine=MACHINE, secrets=lambda _, key: self.secrets.get(key))
+        self._draining: dict[str, float] = {}
+
+    async def step(self) -> None:
+        self.clock.advance(0.05)
+        await asyncio.sleep(0)
+        observed = self.driver.observe()
+        for each in observed.units:
+            for member in each.members:
+                self._act(member, levers(each.unit.variables))
+        for running in observed.tasks:
+            if running.finished_at is None:
+                self._work(running.name)
+
+    def kill(self, replica: ObservedReplica) -> None:
+        self.driver.crash(replica.name, message="was ended by SIGKILL")
+
+    def look_again(self) -> None:
+        self.driver.look_again()
+
+    def _act(self, member: ObservedReplica, says: dict[str, str]) -> None:
+        if member.state is ReplicaState.STARTING and "exit" in says:
+            self.driver.crash(member.name, message=f"ended with exit status {says['exit']}")
+        elif member.state is ReplicaState.STARTING and "failure" in says:
+            self.driver.crash(member.name, says["failure"], "the file ends after 12 bytes")
+        elif member.state is ReplicaState.STARTING and "hang" not in says:
+            self.driver.make_ready(member.name)
+        elif member.state is ReplicaState.DRAINING and "stubborn" not in says:
+            began = self._draining.setdefault(member.name, self.clock.monotonic())
+            if self.clock.monotonic() - began >= float(says.get("drain", 0)):
+                self.driver.drained(member.name)
+
+    def _work(self, name: str) -> None:
+        says = levers(self.driver._tasks[name].task.variables)
+        if "exit" in says:
+            self.driver.finish(name, message=f"it ended with exit status {says['exit']} without a report")
+        elif "failure" in says:
+            self.driver.finish(name, failure(says["failure"], "the file ends after 12 bytes"))
+        elif "hang" not in says:
+            self.driver.finish(name, FOUND)
+
+
+def levers(variables: tuple[Variable, ...]) -> dict[str, str]:
+    words = next((each.value for each in variables if each.name == "LEVER"), "").split()
+    return {word.partition("=")[0]: word.partition("=")[2] for word in words}
+
+
+@pytest.fixture
+def rig() -> MemoryRig:
+    return MemoryRig()
+
+
+class TestMemoryDriver(driver_suite.DriverSuite):
+    pass
+
+
+async def test_impossible_levers_are_refused(rig: MemoryRig) -> None:
+    iris = unit()
+    first = f"{iris.name}-0"
+    for lever in (rig.driver.make_ready, rig.driver.crash, rig.driver.drained, rig.driver.finish):
+        with pytest.raises(ValueError, match=r"not there|does not run"):
+            lever(first)
+    await rig.driver.apply(Start(unit=iris, replicas=1))
+    rig.driver.make_ready(first)
+    with pytest.raises(ValueError, match="it must be Starting"):
+        rig.driver.make_ready(first)
+    with pytest.raises(ValueError, match="it must be Draining"):
+        rig.driver.drained(first)
+    await rig.driver.apply(Run(task=task()))
+    for arguments in ({}, {"report": FOUND, "message": "both"}, {"report": Report(serve=ServeReport(ready=True))}):
+        with pytest.raises(ValueError, match="a task ends with"):
+            rig.driver.finish(task().name, **arguments)
+    rig.driver.finish(task().name, FOUND)
+    with pytest.raises(ValueError, match="does not run"):
+        rig.driver.finish(task().name, FOUND)
+
+
+async def test_a_replica_that_was_ready_for_a_minute_is_forgiven(rig: MemoryRig) -> None:
+    iris = unit()
+    first = f"{iris.name}-0"
+    await rig.driver.apply(Start(unit=iris, replicas=1))
+    for _ in range(3):
+        await driver_suite.ready(rig, iris.name)
+        rig.driver.crash(first)
+    await driver_suite.ready(rig, iris.name)
+    rig.clock.advance(60)
+    rig.driver.crash(first, Reason.CRASHED)
+    rig.clock.advance(0.2)
+    assert driver_suite.states(rig, iris.name) == [ReplicaState.STARTING]
