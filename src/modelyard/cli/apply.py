@@ -34,6 +34,8 @@ def command(where: Where, paths: tuple[str, ...], dry_run: bool, wait: bool, tim
     What a manifest no longer says is removed; what others have set stays. kubectl apply may be used in turn. A path
     without scheme is relative to its manifest.
     """
+    if dry_run and wait:
+        raise click.UsageError("a dry run changes nothing that --wait could wait for")
     read = manifests.read(paths)
 
     async def work(session: Session) -> None:

@@ -36,20 +36,23 @@ def command(
     With names only those. KIND is a plural, singular or short name.
     """
     view = _View(form=form or "", all_namespaces=all_namespaces)
+    by_name = "/" in asked[0] or len(asked) > 1
+    if by_name and (selector or all_namespaces):
+        raise click.UsageError("names go with neither --selector nor --all-namespaces")
 
     async def work(session: Session) -> None:
         namespace = None if all_namespaces else session.namespace
-        if "/" in asked[0] or len(asked) > 1:
+        if by_name:
             named = words.objects(asked)
             kinds = tuple(dict.fromkeys(resource for resource, _ in named))
             if watch:
-                await _watch(session, _only(kinds), namespace, view, {name for _, name in named})
+                await _watch(session, _only(kinds), namespace, view, {name for _, name in named}, None)
             else:
                 _print(view, kinds, await _named(session, named), one=len(named) == 1)
             return
         kinds = words.kinds(asked[0])
         if watch:
-            await _watch(session, _only(kinds), namespace, view, set())
+            await _watch(session, _only(kinds), namespace, view, set(), selector)
             return
         chosen = {"labelSelector": selector} if selector else {}
         found = [
@@ -73,6 +76,7 @@ class _View:
         self.form = form
         self.wide = form == "wide"
         self.all_namespaces = all_namespaces
+        self.widths: list[int] = []
 
     def titles(self, resource: Resource) -> list[str]:
         found = columns.titles(resource, wide=self.wide)
@@ -126,12 +130,14 @@ def _print(view: _View, kinds: tuple[Resource, ...], found: list[Object], *, one
             output.table(view.titles(resource), view.rows(resource, mine, qualified=len(kinds) > 1))
 
 
-async def _watch(session: Session, resource: Resource, namespace: str | None, view: _View, names: set[str]) -> None:
+async def _watch(
+    session: Session, resource: Resource, namespace: str | None, view: _View, names: set[str], selector: str | None
+) -> None:
     """First what is there, then a row or document for each change."""
     waiting: list[Object] = []
     started = False
     namespace = namespace if resource.namespaced else None
-    async with aclosing(watching.follow(session.client, resource, namespace)) as changes:
+    async with aclosing(watching.follow(session.client, resource, namespace, selector=selector)) as changes:
         async for kind, body in changes:
             if kind == watching.SYNCED:
                 if not started:
@@ -155,5 +161,5 @@ def _show(view: _View, resource: Resource, found: list[Object], *, header: bool)
         for each in found:
             click.echo(words.qualified(resource, each["metadata"]["name"]))
     else:
-        output.table(view.titles(resource), view.rows(resource, found), header=header)
+        output.table(view.titles(resource), view.rows(resource, found), header=header, widths=view.widths)
     sys.stdout.flush()

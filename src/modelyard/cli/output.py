@@ -26,16 +26,22 @@ def emit(value: Any, form: str) -> None:
     click.echo(yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=120), nl=False)
 
 
-def table(titles: Sequence[str], rows: Iterable[Sequence[str]], *, header: bool = True) -> None:
+def table(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], *, header: bool = True, widths: list[int] | None = None
+) -> None:
     """Rows of cells; each column as wide as its widest cell."""
-    for line in lines(titles, rows, header=header):
+    for line in lines(titles, rows, header=header, widths=widths):
         click.echo(line)
 
 
-def lines(titles: Sequence[str], rows: Iterable[Sequence[str]], *, header: bool = True) -> list[str]:
-    """The lines of a table. On a terminal, states are colored."""
+def lines(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], *, header: bool = True, widths: list[int] | None = None
+) -> list[str]:
+    """The lines of a table. On a terminal, states are colored. widths: of earlier lines, brought up to date."""
     body = [[cell.replace("\n", " ") for cell in row] for row in rows]
-    widths = [max((len(row[index]) for row in [titles, *body]), default=0) for index in range(len(titles))]
+    widths = [] if widths is None else widths
+    before = widths or [0] * len(titles)
+    widths[:] = [max(old, *(len(row[index]) for row in [titles, *body])) for index, old in enumerate(before)]
     shown = [list(titles), *body] if header else body
     found = []
     for number, row in enumerate(shown):

@@ -45,7 +45,7 @@ def command(  # noqa: PLR0913  one parameter for each option
         raise click.UsageError("give the rows either with --data or with --file")
     if where.namespace and "." not in name:
         name = public_ids(where.namespace, name)[-1]
-    with Client(url or _gateway(where, name), timeout) as client:
+    with Client(url or _gateway(where, name), timeout, retry=False) as client:
         inputs = rows.read(data, file, client.metadata(name))
         if curl:
             click.echo(_curl(*client.request(name, inputs)))
@@ -117,6 +117,8 @@ def _cell(value: Any) -> str:
 
 def _plain(array: Array) -> Any:
     """As JSON: not-a-number and infinities, which it does not know, become null."""
+    if array.dtype.kind == "f" and array.itemsize < 8:
+        array = array.astype(str).astype(np.float64)  # 0.1 and not 0.10000000149011612
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         found = array.astype(object)
         found[~np.isfinite(array)] = None

@@ -53,6 +53,8 @@ class News:
 
     def told(self, state: Object | None) -> None:
         found = objects.condition(state)
+        if found.get("status") == "True":
+            return  # whoever waits says so
         message = str(found.get("message", "")).split("\n")[0]
         self._last = f"{found.get('reason')}: {message}" if found else "waiting"
         if time.monotonic() >= self._quiet_until:

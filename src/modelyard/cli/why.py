@@ -62,9 +62,6 @@ async def case_of(session: Session, body: objects.Object) -> Case:
         return Case(body=body, events=events)
     model = await objects.model_of(session.client, body)
     if model is not None:
-        events = sorted(
-            [*events, *await objects.events(session.client, model)],
-            key=lambda event: str(event.get("lastTimestamp") or ""),
-        )
+        events = sorted([*events, *await objects.events(session.client, model)], key=objects.when)
     revisions = await objects.revisions(session.client, session.namespace, body["metadata"]["name"])
     return Case(body=body, model=model, revisions=revisions, events=events)

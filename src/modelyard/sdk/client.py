@@ -17,8 +17,7 @@ from modelyard.sdk.tensors import Array, Metadata
 _AGAIN = frozenset({429, 503})
 _MAX_ANSWER_BYTES = 512 * 2**20
 _MAX_IDLE = 16
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
+_SHORTEST_PAUSE_SECONDS = 0.05
 _JSON = {"Content-Type": "application/json", "Accept": "application/json"}
 
 
@@ -26,8 +25,8 @@ class Client:
     """Models behind one gateway. Threads may share it. Close it, or use it in a `with` statement.
 
     url: `http://host:port`; by default the running server of the project around the current folder. timeout: seconds
-    for one call, everything included. retry: ask again when the model is overloaded or starting, for as long as the
-    time-out allows.
+    for one call, everything included. retry: ask again when the model is overloaded or starting and the server says
+    when to (Retry-After), for as long as the time-out allows.
 
     Every method raises UserError where trying again changes nothing, and RetryLater where it may; both carry the
     server's sentence.
@@ -106,16 +105,15 @@ class Client:
 
     def _ask(self, method: str, path: str, body: bytes | None, deadline: float) -> bytes:
         """A successful answer's body; asks again where that helps."""
-        pause = _FIRST_PAUSE_SECONDS
         while True:
             status, answer, after = self._send(method, path, body, deadline)
             if status < 400:
                 return answer
-            wait = pause if after is None else after
-            if not self._retry or status not in _AGAIN or time.monotonic() + wait >= deadline:
+            wait = None if after is None else max(after, _SHORTEST_PAUSE_SECONDS)
+            again = self._retry and status in _AGAIN
+            if not again or wait is None or time.monotonic() + wait >= deadline:
                 raise _error(status, answer, after, f"{self.url}{path}")
             time.sleep(wait)
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def _send(self, method: str, path: str, body: bytes | None, deadline: float) -> tuple[int, bytes, float | None]:
         """One exchange: (status, body, Retry-After in seconds)."""

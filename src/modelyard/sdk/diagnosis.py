@@ -140,14 +140,14 @@ def _unhealthy(case: Case, subject: str, ready: Object, now: float) -> Diagnosis
         cause = condition(case.model) or ready
     since = _ago(ready.get("lastTransitionTime"), now)
     details = str(ready.get("message") or cause.get("message") or "")
-    inner = str(cause.get("message") or "")
-    if inner and inner not in details:
+    inner = str((condition(case.model) if case.model else cause).get("message") or "")
+    if cause is not ready and inner and inner not in details:
         details = f"{details}\n{inner}"
     return Diagnosis(
         healthy=False,
         headline=f"{subject} is not Ready: {cause.get('reason')}" + (f" (for {since})" if since else ""),
         details=details,
-        facts=_facts(case),
+        facts=tuple(fact for fact in _facts(case) if not inner or inner.split("\n", maxsplit=1)[0] not in fact),
         next_steps=_steps(case, cause),
         events=tuple(_event(each, now) for each in list(case.events)[-_MOST_EVENTS:]),
     )

@@ -101,7 +101,13 @@ async def events(client: Client, body: Object) -> list[Object]:
     mine = [
         event for event in listed if (event.get("involvedObject") or {}).get("uid") in (metadata.get("uid"), None, "")
     ]
-    return sorted(mine, key=lambda event: str(event.get("lastTimestamp") or ""))
+    return sorted(mine, key=when)
+
+
+def when(event: Object) -> tuple[str, int]:
+    """Orders events. Time stamps have whole seconds; within one, versions tell what was written later."""
+    version = str(event["metadata"].get("resourceVersion", ""))
+    return str(event.get("lastTimestamp") or ""), int(version) if version.isdecimal() else 0
 
 
 async def revisions(client: Client, namespace: str, service: str) -> list[Object]:

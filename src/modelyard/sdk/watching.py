@@ -21,14 +21,16 @@ _HOPELESS_SECONDS = 3.0
 
 
 async def follow(
-    client: Client, resource: Resource, namespace: str | None, name: str | None = None
+    client: Client, resource: Resource, namespace: str | None, name: str | None = None, *, selector: str | None = None
 ) -> AsyncGenerator[tuple[str, Object], None]:
     """("ADDED" | "MODIFIED" | "DELETED", object), first everything that is there; goes on over lost connections.
 
-    (SYNCED, {}) after each look at everything that is there. name: only that object. Ends only when the caller stops;
-    raises ApiError where trying again is useless.
+    (SYNCED, {}) after each look at everything that is there. name: only that object; selector: only with such labels.
+    Ends only when the caller stops; raises ApiError where trying again is useless.
     """
     chosen = {"fieldSelector": f"metadata.name={name}"} if name else {}
+    if selector:
+        chosen["labelSelector"] = selector
     known: dict[tuple[str, str], Object] = {}
     version: str | None = None
     while True:

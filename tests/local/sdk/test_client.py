@@ -60,7 +60,7 @@ def test_the_servers_sentence_is_the_error(client: Client, server: Gateway) -> N
 
 
 def test_an_overloaded_model_is_asked_again(client: Client, server: Gateway) -> None:
-    server.script += [BUSY, BUSY, (429, {}, b"{}")]
+    server.script += [BUSY, BUSY, (429, {"Retry-After": "0"}, b"{}")]
     assert client.predict("double", [4]) == [8]
 
 
@@ -72,9 +72,15 @@ def test_nothing_is_asked_again_when_that_is_not_wanted(server: Gateway) -> None
         assert caught.value.retry_after_seconds == 7
 
 
+def test_nothing_is_asked_again_where_the_server_does_not_say_when(client: Client, server: Gateway) -> None:
+    server.script.append((503, {}, b'{"error":"gone"}'))
+    with pytest.raises(RetryLater, match="gone"):
+        client.predict("digits", [[1, 2]])
+
+
 def test_asking_again_ends_with_the_timeout(server: Gateway) -> None:
     with Client(server.url, timeout=0.3) as client:
-        server.script += [(503, {}, b'{"error":"busy"}')] * 50
+        server.script += [(503, {"Retry-After": "0"}, b'{"error":"busy"}')] * 50
         started = time.monotonic()
         with pytest.raises(RetryLater, match="busy"):
             client.predict("digits", [[1, 2]])
