@@ -14,7 +14,7 @@ setup: ## Set up the checkout: uv, a virtual environment, locked dependencies
 	@tools/setup.sh
 
 demo: setup ## Train two models, serve them, switch under load, break one, stop (about half a minute)
-	@$(PY) examples/demo.py
+	@.venv/bin/modelyard demo
 
 test: setup ## Run every test that needs no cluster
 	@$(PY) -m pytest

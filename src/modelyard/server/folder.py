@@ -33,7 +33,13 @@ class Folder:
         return self.data / "kubeconfig"
 
     @property
+    def own(self) -> Path:
+        """The server's own things: objects, certificates, token, log."""
+        return self.data / "server"
+
+    @property
     def logs(self) -> Path:
+        """One file for each replica and task."""
         return self.data / "logs"
 
     @property
@@ -61,7 +67,7 @@ def opened(root: Path, data: Path, *, ephemeral: bool = False) -> Iterator[Folde
     try:
         with _held(data, ephemeral=ephemeral):
             folder = Folder(root=root, data=data, run=_run_folder(data))
-            for each in (folder.logs, folder.cache):
+            for each in (folder.own, folder.logs, folder.cache):
                 each.mkdir(exist_ok=True, mode=0o700)
             try:
                 yield folder

@@ -1,0 +1,91 @@
+"""`modelyard up`: everything on this machine, in the foreground, until Ctrl-C."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+import modelyard
+from modelyard.base import ids
+from modelyard.base.errors import UserError
+from modelyard.cli import apply
+from modelyard.cli.board import Board
+from modelyard.cli.faults import refuse_faults
+from modelyard.cli.session import Session
+from modelyard.sdk import find, manifests
+from modelyard.sdk.manifests import Manifests
+from modelyard.server import local
+from modelyard.server.folder import NAME
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@click.command(
+    epilog="Example: modelyard up . -f service.yaml",
+    short_help="Start Modelyard for a project folder.",
+)
+@click.argument("folder", default=".", type=click.Path(path_type=Path))
+@click.option(
+    "-f",
+    "--filename",
+    "paths",
+    multiple=True,
+    help="Apply this manifest, or all of a folder, once started. Repeatable.",
+)
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where state is kept; FOLDER/.modelyard by default.")
+@click.option(
+    "--listen", default="127.0.0.1:8080", show_default=True, help="Address of the gateway; port 0: any free one."
+)
+@click.option("--ephemeral", is_flag=True, help="Keep nothing: the data folder is removed at the end.")
+def command(folder: Path, paths: tuple[str, ...], data_dir: Path | None, listen: str, ephemeral: bool) -> None:
+    """Start the API server, the control loop and the gateway for the project in FOLDER (default: this one).
+
+    Models run as processes of this machine and end with it. It applies nothing unless told with -f.
+    """
+    host, port = _address(listen)
+    options = local.Options(root=folder, data=data_dir or folder / NAME, host=host, port=port, ephemeral=ephemeral)
+    read = manifests.read(paths) if paths else None
+    if read is not None:
+        refuse_faults(read, ids.DEFAULT_NAMESPACE)
+    asyncio.run(_run(options, read))
+
+
+async def _run(options: local.Options, read: Manifests | None) -> None:
+    board = Board(sys.stdout)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, stop.set)
+    board.say(f"Modelyard {modelyard.__version__} is starting")
+    async with local.running(options, changed=board.changed) as running:
+        board.say(f"gateway     {running.gateway}")
+        board.say(f"kubeconfig  {running.folder.kubeconfig}")
+        board.say(
+            "Ready: apply a manifest from another terminal with 'modelyard apply -f FILE'; Ctrl-C stops everything"
+        )
+        if read is not None:
+            await apply.apply_documents(_session(running), read.documents)
+        with board.live():
+            await stop.wait()
+        board.say("stopping: requests in flight are finished first")
+    board.say("stopped")
+
+
+def _session(running: local.Running) -> Session:
+    target = find.of_data_folder(running.folder.data)
+    return Session(client=running.client, target=target, namespace=target.config.namespace)
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, colon, port = listen.rpartition(":")
+    host = host.strip("[]")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise UserError(f"--listen {listen}: expected HOST:PORT, as in 127.0.0.1:8080")
+    if host not in _LOOPBACK:
+        raise UserError(
+            f"--listen {listen}: only loopback addresses (127.0.0.1, [::1], localhost) for now, because callers "
+            "cannot be authenticated yet; put a proxy that does so in front"
+        )
+    return ("127.0.0.1" if host == "localhost" else host), int(port)

@@ -1,0 +1,188 @@
+"""The local composition root: API server, control loop, processes and Envoy in one program for one project folder."""
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from modelyard.api import schema
+from modelyard.base.clock import SystemClock
+from modelyard.base.errors import ModelyardError, UserError
+from modelyard.control.apiserver import folder as apifolder
+from modelyard.control.apiserver.server import ApiServer
+from modelyard.control.apiserver.store import Store
+from modelyard.control.drivers.processes.driver import ProcessDriver
+from modelyard.control.drivers.processes.site import Folders
+from modelyard.control.engine.loop import Engine
+from modelyard.control.engine.writer import RESOURCES, Writer
+from modelyard.control.gateway.envoy import EnvoyGateway
+from modelyard.control.ir import names
+from modelyard.control.ir.unit import SecretKey
+from modelyard.control.kube import auth
+from modelyard.control.kube.client import Client
+from modelyard.control.kube.events import EventRecorder
+from modelyard.control.kube.queue import WorkQueue
+from modelyard.control.kube.reflector import Reflector
+from modelyard.control.kube.resources import CONTROLLERREVISIONS, SECRETS
+from modelyard.server.folder import Folder, opened
+
+log = logging.getLogger(__name__)
+Object = dict[str, Any]
+Changed = Callable[[str, tuple[str, str], Object | None], None]
+_API_HOST = "127.0.0.1"
+_LOG_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """root: the project folder. data: where state is kept. host, port: of the gateway; port 0: any free one."""
+
+    root: Path
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    ephemeral: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Running:
+    """A started server. gateway: `http://host:port`. client: of its API."""
+
+    folder: Folder
+    gateway: str
+    client: Client
+
+
+@asynccontextmanager
+async def running(options: Options, *, changed: Changed) -> AsyncIterator[Running]:
+    """Start everything, and end it when left: requests in flight are finished, no process is left.
+
+    changed: called with kind, (namespace, name) and the object (None: deleted) for every change of an object of ours.
+    Raises UserError when the folder or the port cannot be had.
+    """
+    try:
+        async with AsyncExitStack() as stack:
+            yield await _start(stack, options, changed)
+    except BaseExceptionGroup as group:
+        raise _told(group) from group
+
+
+async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> Running:
+    """From the ground up; the stack ends it in reverse: first nothing is decided any more, then processes end."""
+    clock = SystemClock()
+    folder = stack.enter_context(opened(options.root, options.data, ephemeral=options.ephemeral))
+    _log_to(stack, folder.own / "server.log")
+    client = await _api(stack, folder, clock)
+    secrets = Reflector(client, SECRETS, clock=clock)
+    driver = await stack.enter_async_context(
+        ProcessDriver(
+            folders=Folders(
+                run=folder.run, work=folder.data / "work", logs=folder.logs, cache=folder.cache, root=folder.root
+            ),
+            secrets=lambda namespace, key: _secret(secrets.cache, namespace, key),
+            clock=clock,
+        )
+    )
+    gateway = await stack.enter_async_context(
+        EnvoyGateway(host=options.host, port=options.port, run=folder.run, logs=folder.own, clock=clock)
+    )
+    recorder = EventRecorder(client, "modelyard", clock)
+    objects = {kind: Reflector(client, resource, clock=clock) for kind, resource in RESOURCES.items()}
+    for kind, reflector in objects.items():
+        reflector.add_handler(_of_kind(kind, changed))
+    engine = Engine(
+        objects=objects,
+        revisions=Reflector(
+            client, CONTROLLERREVISIONS, clock=clock, label_selector=f"{names.LABEL_MANAGED_BY}={names.MANAGER}"
+        ),
+        writer=Writer(client, recorder),
+        driver=driver,
+        gateway=gateway,
+        queue=WorkQueue(),
+        clock=clock,
+        gateway_url=gateway.url,
+    )
+    await stack.enter_async_context(_tasks(secrets.run(), recorder.run()))
+    await secrets.synced.wait()
+    await stack.enter_async_context(_tasks(engine.run()))
+    folder.announce(gateway.url)
+    stack.callback(folder.withdraw)
+    return Running(folder=folder, gateway=gateway.url, client=client)
+
+
+async def _api(stack: AsyncExitStack, folder: Folder, clock: SystemClock) -> Client:
+    """The embedded API server on a port that stays the same over restarts where it can, and a client of it."""
+    home = stack.enter_context(apifolder.opened(folder.own))
+    store = await stack.enter_async_context(Store.open(home.database, clock))
+    server = ApiServer(store, schema.crds(), token=home.token, tls=home.tls(_API_HOST, clock), clock=clock)
+    try:
+        url = await stack.enter_async_context(server.listening(_API_HOST, _last_port(folder)))
+    except UserError:
+        url = await stack.enter_async_context(server.listening(_API_HOST, 0))
+    home.write_kubeconfig(url)
+    home.kubeconfig.replace(folder.kubeconfig)
+    config = auth.load(folder.kubeconfig)
+    return await stack.enter_async_context(Client(config))
+
+
+def _last_port(folder: Folder) -> int:
+    """Kubeconfigs that people copied go on working."""
+    try:
+        return int(auth.load(folder.kubeconfig).server.rpartition(":")[2])
+    except (ModelyardError, ValueError):
+        return 0
+
+
+def _secret(cache: Mapping[tuple[str, str], Object], namespace: str, key: SecretKey) -> str | None:
+    """A value for a process's environment; None if there is none, or none that an environment can carry."""
+    encoded = (cache.get((namespace, key.secret), {}).get("data") or {}).get(key.key)
+    try:
+        return base64.b64decode(encoded, validate=True).decode() if isinstance(encoded, str) else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+def _of_kind(kind: str, changed: Changed) -> Callable[[tuple[str, str], Object | None, Object | None], None]:
+    return lambda place, _old, new: changed(kind, place, new)
+
+
+@asynccontextmanager
+async def _tasks(*work: Any) -> AsyncIterator[None]:
+    """Run in the background until left. What fails there cancels the block and is raised from it."""
+    async with asyncio.TaskGroup() as group:
+        started = [group.create_task(each) for each in work]
+        try:
+            yield
+        finally:
+            for task in started:
+                task.cancel()
+
+
+def _log_to(stack: AsyncExitStack, path: Path) -> None:
+    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    stack.callback(handler.close)
+    stack.callback(root.removeHandler, handler)
+
+
+def _told(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a person must know of several failures: the first sentence, else the first defect."""
+    flat = list(_leaves(group))
+    return next((each for each in flat if isinstance(each, ModelyardError)), flat[0])
+
+
+def _leaves(error: BaseException) -> Any:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
