@@ -1,10 +1,12 @@
 """Create, update and delete: admission around one compare-and-swap of the store."""
 
+import asyncio
 import secrets
 import uuid
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -36,6 +38,7 @@ class Objects:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._turns: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
 
     async def read(self, kind: Kind, namespace: str | None, name: str) -> Stored:
         """The newest version. Raises StatusError 404."""
@@ -98,6 +101,18 @@ class Objects:
 
         Decided again when somebody else was faster, unless the proposal names the version it was made for.
         """
+        async with self._turn(_key(kind, namespace, name)):
+            return await self._update(kind, namespace, name, propose, options, subresource)
+
+    async def _update(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        name: str,
+        propose: Callable[[Object], Object],
+        options: WriteOptions,
+        subresource: str,
+    ) -> Written:
         for _ in range(_ATTEMPTS):
             stored = await self.read(kind, namespace, name)
             current = decoded(stored)
@@ -123,19 +138,24 @@ class Objects:
     async def delete(self, kind: Kind, namespace: str | None, name: str, options: DeleteOptions) -> Object:
         """A metav1.Status when the object is gone, the object when it has to wait for its finalizers."""
         lifecycle.refuse_protected(kind, name)
-        for _ in range(_ATTEMPTS):
-            stored = await self.read(kind, namespace, name)
-            current = decoded(stored)
-            _check_preconditions(kind, current, options)
-            new = lifecycle.marked(kind, current, options.propagation, timestamp(self._clock.now()))
-            gone = lifecycle.may_go(kind, new)
-            if new != current and not options.dry_run:
-                try:
-                    new = await self.put(kind, stored, new)
-                except Raced:
-                    continue
-            return _deleted(kind, current) if gone else new
+        async with self._turn(_key(kind, namespace, name)):
+            for _ in range(_ATTEMPTS):
+                stored = await self.read(kind, namespace, name)
+                current = decoded(stored)
+                _check_preconditions(kind, current, options)
+                new = lifecycle.marked(kind, current, options.propagation, timestamp(self._clock.now()))
+                gone = lifecycle.may_go(kind, new)
+                if new != current and not options.dry_run:
+                    try:
+                        new = await self.put(kind, stored, new)
+                    except Raced:
+                        continue
+                return _deleted(kind, current) if gone else new
         raise status.conflict(kind, name)
+
+    def _turn(self, key: Key) -> asyncio.Lock:
+        """Many writers of one object take turns instead of deciding for nothing; the store is what keeps them apart."""
+        return self._turns.setdefault(key, asyncio.Lock())
 
     async def _active(self, namespace: str) -> tuple[Key, int]:
         """The version of a namespace that may get new objects, for the transaction to insist on."""

@@ -105,15 +105,6 @@ async def test_bookmarks_move_on_while_nothing_happens_here() -> None:
             }
 
 
-async def test_a_watch_ends_in_time_with_a_last_bookmark() -> None:
-    async with Store.memory(ManualClock()) as store:
-        await write(store, "a")
-        async with Reader(store, revision=1, bookmarks=True, timeout_seconds=1) as reader:
-            assert await reader.seen() == []
-            assert await reader.seen() == [("BOOKMARK", "", "1")]
-            assert await reader.raw() == []
-
-
 async def test_the_end_of_the_initial_events_is_marked_on_demand() -> None:
     async with Store.memory(ManualClock()) as store:
         await write(store, "a")
