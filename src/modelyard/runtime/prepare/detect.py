@@ -151,7 +151,7 @@ def _onnx(path: Path, file: IO[bytes]) -> Detected | None:
             return None
         value = _varint(file)
         if key is None or value is None or (key & 7 == _LENGTH and file.tell() + value > size):
-            if len(seen) < 2:
+            if not seen:
                 return None
             raise _invalid(path, "is an ONNX model that is cut off")
         if field == _IR_VERSION and not 0 < value <= _NEWEST_IR_VERSION:
