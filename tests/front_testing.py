@@ -196,7 +196,13 @@ class Front:
         cache = Cache(folder / "cache")
         self.work = ServeWork(
             models=tuple(
-                ModelWork(name=name, aliases=(f"{name}.default",), version="3", digest=cache.put(path), format="onnx")
+                ModelWork(
+                    name=name,
+                    aliases=(f"{name}.default",),
+                    version="3",
+                    digest=cache.put(path),
+                    format=path.suffix.removeprefix("."),
+                )
                 for name, path in models.items()
             ),
             **settings,

@@ -116,6 +116,16 @@ def test_a_client_that_never_finishes_its_request_cannot_hold_the_server_longer_
         assert "1 connections were still at work after 1.5 seconds" in front.log
 
 
+def test_a_model_that_is_still_at_work_when_the_drain_ends_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    models = {"slow": front_testing.slow(tmp_path / "slow.onnx")}
+    with Front(tmp_path, models, drain_seconds=0.2, max_batch_rows=5000) as front, front.client() as client:
+        client.send(post("/v2/models/slow/infer", body([0.5] * 700 * 3000, shape=(3000, 700))))
+        until(lambda: b'in_flight{model="slow"} 1' in front_testing.ask_once(front, get("/metrics")).content)
+        began = time.monotonic()
+        assert front.stop() == 0
+        assert time.monotonic() - began < 1.5
+
+
 def test_the_socket_that_a_killed_server_left_is_replaced(tmp_path: Path) -> None:
     models = {"linear": front_testing.linear(tmp_path / "linear.onnx")}
     with Front(tmp_path, models) as first:

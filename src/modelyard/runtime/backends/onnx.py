@@ -1,10 +1,12 @@
 """ONNX Runtime inside this process. It releases the GIL while a model runs."""
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -43,7 +45,7 @@ class OnnxBackend:
         self._output_names = [spec.name for spec in outputs]
         self._text_inputs = tuple(spec.name for spec in inputs if spec.datatype == "BYTES")
         self._text_outputs = frozenset(spec.name for spec in outputs if spec.datatype == "BYTES")
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="onnx")
+        self._thread = _Thread(self._run)
 
     @classmethod
     async def open(cls, path: Path, threads: int) -> "OnnxBackend":
@@ -59,11 +61,11 @@ class OnnxBackend:
 
     async def infer(self, inputs: Tensors) -> Tensors:
         """See `Backend.infer`. Raises UserError when the model refuses the values."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, inputs)
+        return await self._thread.call(inputs)
 
     async def close(self) -> None:
         """See `Backend.close`."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.close()
 
     def _run(self, inputs: Mapping[str, Array]) -> Tensors:
         if self._text_inputs:
@@ -78,6 +80,58 @@ class OnnxBackend:
         for name in self._text_outputs:
             outputs[name] = _encoded(outputs[name])
         return outputs
+
+
+class _Thread:
+    """Runs one function, in order of the calls, beside the event loop.
+
+    A ThreadPoolExecutor does the same for twice the time (45 against 26 us of CPU), which a tiny model does not take.
+    The thread is a daemon: a call that nobody waits for any more must not hold up the end of the process.
+    """
+
+    def __init__(self, run: Callable[[Tensors], Tensors]) -> None:
+        self._run = run
+        self._loop = asyncio.get_running_loop()
+        self._calls: SimpleQueue[tuple[asyncio.Future[Tensors], Tensors] | None] = SimpleQueue()
+        threading.Thread(target=self._work, name="onnx", daemon=True).start()
+
+    def call(self, inputs: Tensors) -> asyncio.Future[Tensors]:
+        """What the function returns or raises."""
+        future: asyncio.Future[Tensors] = self._loop.create_future()
+        self._calls.put((future, inputs))
+        return future
+
+    def close(self) -> None:
+        """End the thread after the calls before; idempotent."""
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while self._work_once():
+            pass
+
+    def _work_once(self) -> bool:
+        """A call of its own, so that the last batch is not kept until the next one."""
+        call = self._calls.get()
+        if call is None:
+            return False
+        future, inputs = call
+        found: Tensors | Exception
+        try:
+            found = self._run(inputs)
+        except Exception as error:  # whatever it is, the caller is told
+            found = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(_settle, future, found)
+        return True
+
+
+def _settle(future: asyncio.Future[Tensors], found: Tensors | Exception) -> None:
+    if future.done():
+        return  # cancelled
+    if isinstance(found, Exception):
+        future.set_exception(found)
+    else:
+        future.set_result(found)
 
 
 def _session(file: Path, threads: int) -> Any:

@@ -110,4 +110,7 @@ def _failure(error: Exception) -> reports.Report:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Not sys.exit: a model that is still at work when the drain ended, in native code, cannot be waited for.
+    exit_status = main()
+    logging.shutdown()
+    os._exit(exit_status)

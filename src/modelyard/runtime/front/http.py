@@ -1,4 +1,4 @@
-"""HTTP/1.1 on a uvloop transport: one `Connection` per client, one `Exchange` per request.
+"""HTTP/1.1 on a uvloop transport: one `Connection` per client.
 
 No ASGI: a request is one object, parsed by llhttp, answered by one call and one write. Pipelined requests are answered
 in order. Every answer that this module makes by itself is `{"error": "<sentence>"}`.
@@ -12,22 +12,8 @@ from typing import Protocol, cast
 import httptools
 import msgspec
 
-from modelyard.wire import oip
+from modelyard.runtime.front.exchange import Exchange
 
-REASONS = {
-    200: b"OK",
-    400: b"Bad Request",
-    403: b"Forbidden",
-    404: b"Not Found",
-    405: b"Method Not Allowed",
-    408: b"Request Timeout",
-    413: b"Content Too Large",
-    429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    503: b"Service Unavailable",
-}
-JSON = b"application/json"
 _WATCHED = frozenset(
     (b"content-length", b"content-encoding", b"expect", b"host", b"inference-header-content-length", b"origin")
 )
@@ -54,59 +40,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     write_buffer_bytes: int = 2**20
 
 
-class Exchange:
-    """A request and, once, its answer.
-
-    target: path and query as sent. body: complete. gone: the client went away. received: monotonic seconds when the
-    request was complete.
-    """
-
-    __slots__ = ("_connection", "_reply", "body", "gone", "keep_alive", "method", "received", "target")
-
-    def __init__(self, connection: "Connection", method: bytes, target: bytes, body: bytes, keep_alive: bool) -> None:
-        self._connection = connection
-        self._reply: bytes | None = None
-        self.method = method
-        self.target = target
-        self.body = body
-        self.keep_alive = keep_alive
-        self.gone = False
-        self.received = connection.loop.time()
-
-    @property
-    def reply(self) -> bytes | None:
-        """The bytes of the answer, once there is one."""
-        return self._reply
-
-    def age(self) -> float:
-        """Seconds since the request was complete."""
-        return self._connection.loop.time() - self.received
-
-    def answer(self, status: int, body: bytes, *, kind: bytes = JSON, retry_after: int = 0, allow: bytes = b"") -> None:
-        """Answer, at most once. retry_after: seconds, 0 for none. allow: the methods that a 405 names."""
-        assert self._reply is None, "a request is answered once"
-        connection = self._connection
-        self.keep_alive = self.keep_alive and not connection.ending
-        head = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n" % (
-            status,
-            REASONS[status],
-            kind,
-            len(body),
-        )
-        if retry_after:
-            head += b"retry-after: %d\r\n" % retry_after
-        if allow:
-            head += b"allow: %b\r\n" % allow
-        if not self.keep_alive:
-            head += b"connection: close\r\n"
-        self._reply = head + b"\r\n" + body if self.method != b"HEAD" else head + b"\r\n"
-        connection.answered()
-
-    def refuse(self, status: int, message: str, *, retry_after: int = 0, allow: bytes = b"") -> None:
-        """Answer with `{"error": message}`."""
-        self.answer(status, oip.encode_error(message), retry_after=retry_after, allow=allow)
-
-
 class Site(Protocol):
     """What connections belong to.
 
@@ -117,7 +50,9 @@ class Site(Protocol):
     local_only: bool
     limits: Limits
 
-    def entered(self, connection: "Connection") -> None: ...
+    def entered(self, connection: "Connection") -> bool:
+        """Whether there is room for one more client."""
+        ...
 
     def left(self, connection: "Connection") -> None: ...
 
@@ -161,7 +96,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(self._limits.write_buffer_bytes)
         self._parser = httptools.HttpRequestParser(self)
-        self.site.entered(self)
+        if not self.site.entered(self):
+            self._refuse(503, "too many clients are connected; try again")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - why it ended changes nothing
         self.site.left(self)
@@ -294,7 +230,7 @@ class Connection(asyncio.Protocol):
         self._body = b""
         refusal = Exchange(self, b"", b"", b"", keep_alive=False)
         self._backlog.append(refusal)
-        refusal.refuse(status, message)
+        refusal.refuse(status, message, retry_after=1 if status == 503 else 0)
 
     # -- order and flow
 

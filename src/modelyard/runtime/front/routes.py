@@ -10,7 +10,7 @@ from modelyard.base.errors import RetryLater, UserError
 from modelyard.runtime.backends.port import Tensors
 from modelyard.runtime.front import metrics, tensors
 from modelyard.runtime.front.batcher import Call, Gone, QueueFull
-from modelyard.runtime.front.http import Exchange
+from modelyard.runtime.front.exchange import Exchange
 from modelyard.runtime.front.models import HostedModel
 from modelyard.wire import oip
 

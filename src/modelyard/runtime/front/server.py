@@ -13,7 +13,8 @@ import msgspec
 
 from modelyard.base.errors import UserError
 from modelyard.runtime.backends.port import Backend
-from modelyard.runtime.front.http import Connection, Exchange, Limits
+from modelyard.runtime.front.exchange import Exchange
+from modelyard.runtime.front.http import Connection, Limits
 from modelyard.runtime.front.models import host
 from modelyard.runtime.front.routes import Routes
 from modelyard.wire.work import ServeWork
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 _LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 _MAX_SOCKET_PATH = 107  # sun_path, Linux; macOS has 103
 _BACKLOG = 1024
+_MAX_CONNECTIONS = 900  # below the 1,024 open files that a process usually may have
 _LAME_DUCK_SECONDS = 1.0  # how long after SIGTERM idle connections may still send a request
 _CHECK_SECONDS = 1.0
 _DRAIN_CHECK_SECONDS = 0.02
@@ -87,9 +89,10 @@ class _Server:
     def respond(self, exchange: Exchange) -> None:
         self._routes.respond(exchange)
 
-    def entered(self, connection: Connection) -> None:
+    def entered(self, connection: Connection) -> bool:
         self._connections.add(connection)
         self._empty.clear()
+        return len(self._connections) <= _MAX_CONNECTIONS
 
     def left(self, connection: Connection) -> None:
         self._connections.discard(connection)

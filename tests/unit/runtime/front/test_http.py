@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from front_testing import get, post
-from modelyard.runtime.front.http import Connection, Exchange, Limits
+from modelyard.runtime.front.exchange import Exchange
+from modelyard.runtime.front.http import Connection, Limits
 
 
 class Loop:
@@ -64,13 +65,15 @@ class Site:
 
     def __init__(self, limits: Limits, local_only: bool = False) -> None:
         self.draining = False
+        self.full = False
         self.local_only = local_only
         self.limits = limits
         self.asked: list[Exchange] = []
         self.clients: set[Connection] = set()
 
-    def entered(self, connection: Connection) -> None:
+    def entered(self, connection: Connection) -> bool:
         self.clients.add(connection)
+        return not self.full
 
     def left(self, connection: Connection) -> None:
         self.clients.discard(connection)
@@ -90,6 +93,9 @@ class Wire:
         self.site = Site(Limits(**limits), local_only)
         self.transport = Transport()
         self.connection = Connection(self.site, cast(asyncio.AbstractEventLoop, self.loop))
+        self.begin()
+
+    def begin(self) -> None:
         self.connection.connection_made(cast(asyncio.BaseTransport, self.transport))
 
     def feed(self, data: bytes) -> None:
@@ -208,6 +214,18 @@ def test_a_refusal_waits_for_the_answers_before_it() -> None:
     assert wire.statuses == []
     wire.site.asked[0].answer(200, b"")
     assert wire.statuses == [200, 400]
+
+
+def test_one_client_too_many_is_told_so_and_nothing_is_read_from_it() -> None:
+    wire = Wire()
+    wire.connection.connection_lost(None)
+    wire.site.full = True
+    wire.begin()
+    wire.feed(get("/a"))
+    assert wire.statuses == [503]
+    assert wire.site.asked == []
+    wire.after(3)
+    assert wire.transport.aborted
 
 
 def test_a_client_that_leaves_is_noticed_by_its_exchanges() -> None:
