@@ -15,10 +15,10 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import onnx
 import psutil
-from modelyard.sdk.client import Client
 from onnx import TensorProto, helper
 
 from modelyard.base.errors import ModelyardError
+from modelyard.sdk.client import Client
 
 T = TypeVar("T")
 MODELYARD = (sys.executable, "-m", "modelyard")

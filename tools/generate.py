@@ -44,7 +44,7 @@ def reasons() -> str:
     tree = ast.parse(inspect.getsource(conditions.Reason))
     body = next(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)).body
     rows = [
-        f"| `{member.value.value}` | {text.value.value} |"
+        f"| `{member.value.value!s}` | {text.value.value!s} |"
         for member, text in itertools.pairwise(body)
         if isinstance(member, ast.Assign)
         and isinstance(member.value, ast.Constant)
