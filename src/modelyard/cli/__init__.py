@@ -1,7 +1,7 @@
 """The command line. Commands are imported when they run, so that `modelyard --help` stays quick.
 
-Exit status: 0 done; 1 something must be changed first; 2 wrong usage; 3 try again later; 130 interrupted; 141 whoever
-read the output has gone.
+Exit status: 0 done; 1 something must be changed first; 2 wrong usage; 3 try again later; 130 interrupted. When
+whoever reads the output has gone, a command ends quietly with 1, as click does.
 """
 
 import os
@@ -30,7 +30,7 @@ _COMMANDS = {
     "version": "Print the version.",
 }
 """Every command is `command` in a module of its name."""
-_USER, _LATER, _INTERRUPTED, _NOBODY_READS = 1, 3, 130, 141
+_USER, _LATER, _INTERRUPTED = 1, 3, 130
 _DEBUG = "modelyard.debug"
 
 
@@ -70,7 +70,10 @@ def _version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> No
 )
 @click.pass_context
 def _root(ctx: click.Context, debug: bool) -> None:
-    """Run machine-learning models as services, in any language, from one manifest."""
+    """Run machine-learning models as services, in any language, from one manifest.
+
+    Exit status: 0 done, 1 something must be changed first, 2 wrong usage, 3 try again later, 130 interrupted.
+    """
     ctx.obj[_DEBUG] = debug
 
 
@@ -82,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Python flushes stdout once more at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _NOBODY_READS
+        return _USER
 
 
 def _told(run: Callable[[], Any], shared: dict[str, Any]) -> int:

@@ -39,7 +39,7 @@ def command(name: str, follow: bool, tail: int | None, revision: str | None, nam
             f"no process of {name} has written anything in namespace {namespace}; 'modelyard why {name}' says more"
         )
     width = max(len(each) for each in chosen) - len(_SUFFIX)
-    files = [_File(logs / each, each.removesuffix(_SUFFIX).ljust(width) if len(chosen) > 1 else "") for each in chosen]
+    files = [File(logs / each, each.removesuffix(_SUFFIX).ljust(width) if len(chosen) > 1 else "") for each in chosen]
     try:
         for each in files:
             each.start(tail)
@@ -69,7 +69,7 @@ def select(files: Iterable[str], name: str, namespace: str, revision: str | None
 
 
 @dataclass
-class _File:
+class File:
     """One log file that may be rotated while it is read."""
 
     path: Path

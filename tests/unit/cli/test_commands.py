@@ -155,3 +155,28 @@ def test_logs_are_shown_with_the_name_of_their_process(
     assert capsys.readouterr().out == "a-svc-00001.default-0  three\na-svc-00001.default-1  \ufffd\n"
     assert main(["logs", "b"]) == 1
     assert "modelyard why b" in capsys.readouterr().err
+
+
+def test_followed_logs_go_on_when_the_file_is_rotated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.log"
+    path.write_text("one\n")
+    file = logs.File(path, "")
+    file.start(None)
+    assert not file.more()
+    with path.open("a") as source:
+        source.write("two\nthr")
+        source.flush()
+        assert file.more()
+        source.write("ee\n")
+        source.flush()
+        assert file.more()
+    path.rename(tmp_path / "x.log.1")
+    path.write_text("four\n")
+    while file.more():
+        pass
+    file.close()
+    assert capsys.readouterr().out.split() == ["one", "two", "three", "four"]
+    again = logs.File(path, "")
+    again.start(2)
+    again.close()
+    assert capsys.readouterr().out.split() == ["three", "four"]
