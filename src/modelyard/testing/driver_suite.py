@@ -277,6 +277,27 @@ class UnitsSuite:
             await until(rig, lambda: MODEL in keys, "a hint for the owner of a task")
             assert set(keys) <= {IRIS, MODEL}
 
+    async def test_asking_again_for_what_is_already_so_tells_nobody(self, rig: Rig) -> None:
+        await rig.driver.apply(Start(unit=unit(lever="drain=0.6"), replicas=1))
+        await ready(rig, unit().name)
+        await rig.driver.apply(Run(task=task()))
+        await until(rig, lambda: _finished(rig, task().name), "the task has ended")
+        asked: tuple[tuple[Action, ...], ...] = (
+            (Start(unit=unit(lever="drain=0.6"), replicas=1), Resize(unit=unit().name, owner=IRIS, replicas=1)),
+            (Run(task=task()),),
+            (Stop(unit=unit().name, owner=IRIS),),
+        )
+        for actions in asked:
+            async with hinted(rig) as keys:
+                for action in actions:
+                    await rig.driver.apply(action)
+                await rig.step()
+                keys.clear()
+                for action in actions:
+                    await rig.driver.apply(action)
+                await rig.step()
+                assert keys == []
+
 
 class TroubleSuite:
     """What goes wrong is told, and tried again without haste."""

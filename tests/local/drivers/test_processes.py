@@ -287,7 +287,9 @@ async def test_who_does_not_want_to_wait_for_the_drain_cancels(base: Path) -> No
 
     async def server() -> None:
         async with running(base) as rig:
-            await rig.driver.apply(Start(unit=unit(lever="stubborn", drain_seconds=60.0), replicas=1))
+            variables = (notes(base),)
+            stubborn = unit(lever="stubborn far-child", variables=variables, drain_seconds=60.0)
+            await rig.driver.apply(Start(unit=stubborn, replicas=1))
             await ready(rig, unit().name)
             entered.set()
             await over.wait()
@@ -303,6 +305,7 @@ async def test_who_does_not_want_to_wait_for_the_drain_cancels(base: Path) -> No
         await running_server
     assert time.monotonic() - began < 5
     assert not marked(base)
+    assert not alive(noted(base, "far-child"))
 
 
 async def test_a_run_folder_that_is_too_long_is_refused(base: Path) -> None:

@@ -167,6 +167,7 @@ class MemoryDriver:
             self._change(unit, action.replicas, stopping=False)
 
     def _change(self, unit: _Unit, replicas: int, *, stopping: bool) -> None:
+        same = (unit.replicas, unit.stopping) == (replicas, stopping)
         unit.replicas, unit.stopping = replicas, stopping
         now = self._clock.monotonic()
         leaving = {number: each.state is ReplicaState.DRAINING for number, each in unit.members.items()}
@@ -179,7 +180,8 @@ class MemoryDriver:
         for number in change.add:
             name = names.replica(unit.unit.name, number)
             unit.members[number] = _Replica(name=name, unit=unit.unit, due=now)
-        self._hints.add(unit.unit.owner)
+        if not same or change.add or change.leave:
+            self._hints.add(unit.unit.owner)
 
     def _run(self, action: Run) -> None:
         rules.check_run(action)

@@ -28,12 +28,15 @@ from modelyard.control.ir.values import Key
 logger = logging.getLogger(__name__)
 
 _ENDED_LOGS = 100
-"""Logs kept of replicas that no longer run."""
+"""Logs kept of replicas and tasks that are gone."""
 
 
 def _empty(folder: Path) -> None:
     for each in folder.iterdir():
-        shutil.rmtree(each)
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each)
+        else:
+            each.unlink()
 
 
 class ProcessDriver:
@@ -79,13 +82,12 @@ class ProcessDriver:
         folders = self._site.folders
         if len(str(folders.run).encode()) > LONGEST_RUN_FOLDER:
             raise UserError(f"{folders.run} is too long for Unix sockets: at most {LONGEST_RUN_FOLDER} bytes")
-        for folder in (folders.run, folders.work, folders.logs, folders.records()):
+        for folder in (folders.run, folders.sockets(), folders.records(), folders.work, folders.logs):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         left = await asyncio.to_thread(strays.end_leftovers, folders.records(), folders.work)
         if left:
             logger.warning("ended %d processes that an earlier server had left", left)
-        for path in folders.run.glob("*.sock"):
-            path.unlink(missing_ok=True)
+        await asyncio.to_thread(_empty, folders.sockets())
         await asyncio.to_thread(_empty, folders.work)
         logs.prune(folders.logs, keep=frozenset(), most=_ENDED_LOGS)
         await self._group.__aenter__()
@@ -207,7 +209,7 @@ class ProcessDriver:
     def _task_changed(self, run: TaskRun) -> None:
         if run.forgotten and run.finished and self._tasks.get(run.task.name) is run:
             del self._tasks[run.task.name]
-            logs.remove(self._site.folders.log(run.task.name))
+            self._prune_logs()
         self._hints.add(run.task.owner)
         self._attention.wake()
 

@@ -125,11 +125,14 @@ class Process:
         self._log = log
         self._on_end = ended
         self._watched = -1
+        self._swept = False
         self._poll: asyncio.TimerHandle | None = None
         self.place = place
         self.pid = self._popen.pid
         self._over = asyncio.Event()
         self.cpu_seconds = 0.0
+        self.counted_at = site.clock.monotonic()
+        """Until when its memory was counted."""
         self.known: tuple[psutil.Process, ...] = ()
         """Its descendants when last looked at."""
 
@@ -166,20 +169,31 @@ class Process:
         try:
             self.kill()
             await self._over.wait()
-            await asyncio.to_thread(strays.end_all, self.pid, self.place.work, self.known)
+            await asyncio.to_thread(self._sweep)
         finally:
             self.abandon()
         return self._popen.returncode
 
     def abandon(self) -> None:
-        """The same without waiting for more than its own end; for when there is no time. Idempotent."""
+        """The same at once, holding up the loop; for when there is no time. Idempotent."""
         self.kill()
         self._unwatch()
+        self._sweep()
         self._reap()
         self._close_output()
         self._over.set()
         strays.forget(self._records, self.pid)
         self._log.close()
+
+    def _sweep(self) -> None:
+        """End what it left, while its number still is its own."""
+        if self._swept or self._popen.returncode is not None:
+            return
+        if hasattr(os, "waitid"):
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        strays.end_all(self.pid, self.place.work, self.known)
+        self._swept = True
 
     def _reap(self) -> None:
         if self._popen.returncode is not None:

@@ -56,11 +56,15 @@ class Folders:
         )
 
     def socket(self, name: str) -> Path:
-        """`<run>/<replica>.sock`; a hash stands for names that are too long for the kernel."""
-        readable = self.run / f"{name}.sock"
+        """`<run>/r/<replica>.sock`; a hash stands for names that are too long for the kernel."""
+        readable = self.sockets() / f"{name}.sock"
         if len(os.fsencode(readable)) <= _LONGEST_SOCKET:
             return readable
-        return self.run / f"{hashlib.blake2s(name.encode(), digest_size=10).hexdigest()}.sock"
+        return self.sockets() / f"{hashlib.blake2s(name.encode(), digest_size=10).hexdigest()}.sock"
+
+    def sockets(self) -> Path:
+        """Of our processes alone."""
+        return self.run / "r"
 
     def log(self, name: str) -> Path:
         """The current log file; the one before it has `.1` added."""

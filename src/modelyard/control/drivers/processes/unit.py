@@ -61,7 +61,7 @@ class UnitRun:
             member.look_again()
 
     def _change(self, replicas: int, *, hurry: bool) -> None:
-        self._replicas = replicas
+        before, self._replicas = self._replicas, replicas
         members = {ordinal: member.leaving for ordinal, member in self._members.items()}
         change = rules.change(members, replicas)
         for ordinal in change.leave:
@@ -70,7 +70,9 @@ class UnitRun:
             name = names.replica(self.unit.name, ordinal)
             self._members[ordinal] = Replica(name, self.unit, self._site, lambda: self._changed(self))
             self._group.create_task(self._run(ordinal))
-        self._changed(self)
+        if change.add or change.leave or before != replicas or self.gone:
+            # Not otherwise: who asks again for what is already so must not be told to look again.
+            self._changed(self)
 
     async def _run(self, ordinal: int) -> None:
         member = self._members[ordinal]

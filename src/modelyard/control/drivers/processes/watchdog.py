@@ -37,7 +37,6 @@ class Subject(Protocol):
 
 async def watch(subjects: Callable[[], Iterable[Subject]], clock: Clock) -> None:
     """Until cancelled."""
-    seen: dict[int, float] = {}
     period = 0
     while True:
         await asyncio.sleep(_PERIOD_SECONDS)
@@ -57,17 +56,14 @@ async def watch(subjects: Callable[[], Iterable[Subject]], clock: Clock) -> None
         for pid, sample in samples.items():
             subject, process = looked_at[pid]
             if subject.process is process and not process.has_ended:
-                _tell(subject, process, sample, now - seen.get(pid, now))
-        if due:
-            seen = dict.fromkeys(samples, now)
-        else:
-            seen |= dict.fromkeys(samples, now)
+                _tell(subject, process, sample, now)
 
 
-def _tell(subject: Subject, process: Process, sample: Sample, seconds: float) -> None:
+def _tell(subject: Subject, process: Process, sample: Sample, now: float) -> None:
     process.known = sample.processes
     process.cpu_seconds = max(process.cpu_seconds, sample.cpu_seconds)
-    subject.used(sample.resident_bytes * seconds)
+    subject.used(sample.resident_bytes * (now - process.counted_at))
+    process.counted_at = now
     if sample.over_bytes:
         size, limit = quantities.bytes_text(sample.over_bytes), quantities.bytes_text(subject.memory_limit)
         subject.end(

@@ -14,7 +14,7 @@ def folders(run: str = "/run/modelyard-0/12345678") -> Folders:
 
 def test_sockets_are_readable_names_where_the_kernel_allows() -> None:
     assert folders().socket("iris-svc-00001.default-0") == Path(
-        "/run/modelyard-0/12345678/iris-svc-00001.default-0.sock"
+        "/run/modelyard-0/12345678/r/iris-svc-00001.default-0.sock"
     )
 
 
