@@ -295,3 +295,17 @@ def test_a_context_is_used_only_when_it_is_named(project: Project, monkeypatch: 
     assert "modelyard up" in project.run("get", "models").err
     assert project.run("get", "models", "--context", "modelyard").status == 0
     assert "there is no context 'x'" in project.run("get", "models", "--context", "x").err
+
+
+def test_predict_finds_the_gateway(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("predict", "digits", "--data", "[1]")
+    answer = project.run(*arguments)
+    assert (answer.status, "nothing listens at http://127.0.0.1:9" in answer.err) == (3, True)
+    monkeypatch.setenv("KUBECONFIG", str(project.root / ".modelyard" / "kubeconfig"))
+    assert "http://127.0.0.1:9" in project.run(*arguments, "--context", "modelyard").err
+    (project.root / ".modelyard" / "server.json").unlink()
+    assert "digits has no URL yet" in project.run(*arguments, "--context", "modelyard").err
+    project.write("all.yaml", service())
+    project.run("apply", "-f", "all.yaml", "--context", "modelyard")
+    project.set_status(MODELSERVICES, "digits", url="http://127.0.0.1:7/v2/models/digits")
+    assert "nothing listens at http://127.0.0.1:7;" in project.run(*arguments, "--context", "modelyard").err
