@@ -1,69 +1,15 @@
-"""The server over real sockets: every answer is JSON, every error a metav1.Status."""
+"""Requests over a real socket: every answer is JSON, every error a metav1.Status."""
 
 import asyncio
 import io
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modelyard.api.schema import crds
-from modelyard.base.clock import ManualClock, SystemClock
-from modelyard.base.errors import UserError
-from modelyard.control.apiserver.server import ApiServer
-from modelyard.control.apiserver.store import Store
-from modelyard.control.kube.auth import ClientConfig
-from modelyard.control.kube.client import Client
-from modelyard.control.kube.reflector import Reflector
-from modelyard.control.kube.resources import CONFIGMAPS, MODELSERVICES
-
-Object = dict[str, Any]
-OURS = "/apis/modelyard.dev/v1alpha1/namespaces/default"
-CONFIGS = "/api/v1/namespaces/default/configmaps"
-TOKEN = "a-token"
-
-
-class Web:
-    """A client of one server."""
-
-    def __init__(self, url: str, session: aiohttp.ClientSession, store: Store) -> None:
-        self.url, self.session, self.store = url, session, store
-
-    async def ask(self, method: str, path: str, **more: Any) -> tuple[int, Object]:
-        headers = {"Authorization": f"Bearer {TOKEN}", **more.pop("headers", {})}
-        async with self.session.request(method, self.url + path, headers=headers, **more) as answer:
-            found = await answer.json()
-            assert isinstance(found, dict)
-            if answer.status >= 400:
-                assert (found["kind"], found["status"], found["code"]) == ("Status", "Failure", answer.status)
-                assert "Traceback" not in found["message"]
-            return answer.status, found
-
-    async def config(self, name: str, labels: dict[str, str] | None = None) -> Object:
-        code, found = await self.ask("POST", CONFIGS, json={"metadata": {"name": name, "labels": labels or {}}})
-        assert code == 201
-        return found
-
-    async def lines(self, path: str, **query: str) -> AsyncIterator[Object]:
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        async with self.session.get(self.url + path, params={"watch": "1", **query}, headers=headers) as answer:
-            assert answer.status == 200
-            async for line in answer.content:
-                yield json.loads(line)
-
-
-@asynccontextmanager
-async def serving() -> AsyncIterator[Web]:
-    clock = SystemClock()
-    async with Store.memory(clock) as store:
-        server = ApiServer(store, crds(), token=TOKEN, tls=None, clock=clock)
-        async with server.listening("127.0.0.1", 0) as url, aiohttp.ClientSession() as session:
-            yield Web(url, session, store)
+from apihttp_testing import CONFIGS, OURS, TOKEN, service, serving
+from modelyard.base.clock import SystemClock
 
 
 async def test_everybody_must_bear_the_token_but_for_health() -> None:
@@ -165,11 +111,6 @@ async def test_a_patch_that_does_not_fit_is_refused(body: bytes, kind: str, code
         assert found[0] == code if code else found[0] < 500, found[1].get("message")
         _, after = await web.ask("GET", f"{OURS}/modelservices/iris")
         assert after["metadata"]["name"] == "iris"
-
-
-def service(name: str, **spec: Any) -> Object:
-    spec = {"model": {"uri": "models/iris.onnx"}, **spec}
-    return {"apiVersion": "modelyard.dev/v1alpha1", "kind": "ModelService", "metadata": {"name": name}, "spec": spec}
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -306,56 +247,6 @@ async def test_a_watch_follows_and_ends_in_time() -> None:
         async for line in web.lines(CONFIGS):
             assert (line["type"], line["object"]) == ("ADDED", made)
             break
-
-
-async def test_watches_end_at_once_when_the_server_stops() -> None:
-    clock = SystemClock()
-    async with Store.memory(clock) as store, aiohttp.ClientSession() as session:
-        server = ApiServer(store, crds(), token=TOKEN, tls=None, clock=clock)
-        async with server.listening("127.0.0.1", 0) as url:
-            answer = await session.get(f"{url}{CONFIGS}?watch=1", headers={"Authorization": f"Bearer {TOKEN}"})
-        async with asyncio.timeout(2):
-            assert await answer.content.read() == b""
-        answer.close()
-
-
-async def test_a_port_in_use_is_named() -> None:
-    async with serving() as web, Store.memory(ManualClock()) as store:
-        server = ApiServer(store, crds(), token=TOKEN, tls=None, clock=ManualClock())
-        port = int(web.url.rpartition(":")[2])
-        with pytest.raises(UserError, match=f"port {port} on 127.0.0.1 is used by another program"):
-            async with server.listening("127.0.0.1", port):
-                pass
-
-
-async def test_a_failure_of_the_caller_arrives_as_it_is() -> None:
-    with pytest.raises(KeyError):
-        async with serving():
-            raise KeyError
-
-
-async def test_the_reflector_of_this_project_follows_the_server() -> None:
-    async with serving() as web, Client(ClientConfig(server=web.url, token=TOKEN)) as client:
-        await web.config("before")
-        reflector = Reflector(client, CONFIGMAPS, clock=SystemClock())
-        changed = asyncio.Event()
-        reflector.add_handler(lambda *_: changed.set())
-        running = asyncio.create_task(reflector.run())
-        async with asyncio.timeout(10):
-            await reflector.synced.wait()
-            await web.config("after")
-            await web.ask("DELETE", f"{CONFIGS}/before")
-            while set(reflector.cache) != {("default", "after")}:
-                changed.clear()
-                await changed.wait()
-            body = service("iris")
-            body["metadata"]["namespace"] = "default"
-            made = await client.create(MODELSERVICES, body)
-            done = await client.replace_status(MODELSERVICES, {**made, "status": {"replicas": 1}})
-            assert done["status"] == {"replicas": 1}
-        assert reflector.relists == 1
-        running.cancel()
-        await asyncio.wait([running])
 
 
 async def test_many_writers_of_one_object_lose_no_update() -> None:

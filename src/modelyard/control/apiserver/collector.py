@@ -154,7 +154,9 @@ class Collector:
 
     def _owner(self, reference: _Reference, namespace: str) -> Owner:
         kind = self._catalog.named(reference.api_version, reference.kind)
-        key = None if kind is None else Key(kind.resource_name, namespace if kind.namespaced else "", reference.name)
+        # A namespaced owner of an object without a namespace cannot be resolved either.
+        known = kind is not None and bool(namespace or not kind.namespaced)
+        key = Key(kind.resource_name, namespace if kind.namespaced else "", reference.name) if kind and known else None
         return Owner(reference.uid, key, bool(reference.block_owner_deletion))
 
 

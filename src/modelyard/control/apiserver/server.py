@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from modelyard.api.schema import SYSTEM_NAMESPACE
 from modelyard.base.clock import Clock
@@ -21,9 +22,26 @@ from modelyard.control.apiserver.requests import Catalog
 from modelyard.control.apiserver.routes import Routes
 from modelyard.control.apiserver.store import Store
 
-log = logging.getLogger(__name__)
 _MAX_HEADER_BYTES = 16_384
 _GRACE_SECONDS = 2.0
+
+
+class _NoHeaders(logging.Filter):
+    """What is no valid HTTP may be part of a token: say that it came, and not what it was."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.msg, record.args, record.exc_info = (
+                "a request was not valid HTTP (%s)",
+                (type(error).__name__,),
+                None,
+            )
+        return True
+
+
+_http_log = logging.getLogger(f"{__name__}.http")
+_http_log.addFilter(_NoHeaders())
 
 
 class ApiServer:
@@ -58,6 +76,7 @@ class ApiServer:
         runner = web.AppRunner(
             self._routes.application(),
             access_log=None,
+            logger=_http_log,
             handle_signals=False,
             handler_cancellation=True,
             shutdown_timeout=_GRACE_SECONDS,
