@@ -2,8 +2,8 @@
 
     python train.py [FOLDER]
 
-Writes FOLDER/models/forest.onnx, FOLDER/models/regression.skops, and the images nobody trained on as FOLDER/heldout.npz
-(`images`: FP64 [n, 64], `labels`: INT64 [n]).
+Writes FOLDER/models/forest.onnx, FOLDER/models/regression.skops, the images nobody trained on as FOLDER/heldout.npz
+(`images`: FP64 [n, 64], `labels`: INT64 [n]), and three of them as FOLDER/sample.npy.
 """
 
 import sys
@@ -43,6 +43,7 @@ def main(folder: Path) -> None:
     skops.io.dump(regression, models / "regression.skops")
 
     np.savez(folder / "heldout.npz", images=heldout, labels=heldout_labels)
+    np.save(folder / "sample.npy", heldout[:3])
     print(f"trained on {len(train)} images, {len(heldout)} held out; wrote {models}/forest.onnx and regression.skops")
 
 
