@@ -320,7 +320,12 @@ class TroubleSuite:
         iris = unit(lever="exit=3")
         began = rig.clock.monotonic()
         await rig.driver.apply(Start(unit=iris, replicas=1))
-        await until(rig, lambda: members(rig, iris.name)[0].restarts == 3, "three restarts")
+
+        def three_restarts() -> bool:
+            rig.look_again()  # cuts no back-off short
+            return members(rig, iris.name)[0].restarts == 3
+
+        await until(rig, three_restarts, "three restarts")
         assert rig.clock.monotonic() - began >= 1 + 2
         crashed = members(rig, iris.name)[0]
         assert "exit status 3" in message(crashed)

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.drivers.processes.driver import ProcessDriver
 from modelyard.control.drivers.processes.site import Folders, Programs
 from modelyard.control.ir.actions import Resize, Run, Start, Stop
-from modelyard.control.ir.observed import ObservedReplica
+from modelyard.control.ir.observed import ObservedReplica, ReplicaState
 from modelyard.control.ir.unit import Resources, SecretKey, Variable
 from modelyard.testing import driver_suite
 from modelyard.testing.driver_suite import IRIS, MACHINE, MODEL, SECRET, ready, refused, task, troubled, unit, until
@@ -206,6 +207,28 @@ async def test_a_task_without_a_readable_report_says_so(rig: ProcessRig) -> None
         "it ended with exit status 0 without a report; 'modelyard logs iris' shows its log, which ends with:\n"
         "about to nothing"
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "told"),
+    [
+        (errno.ENOSPC, Reason.DISK_FULL, "free some space on that disk"),
+        (errno.EMFILE, Reason.INTERNAL_ERROR, "Too many open files"),
+    ],
+)
+async def test_what_the_machine_refuses_is_told_and_tried_again(
+    rig: ProcessRig, monkeypatch: pytest.MonkeyPatch, number: int, reason: Reason, told: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", refuse)
+        await rig.driver.apply(Start(unit=unit(), replicas=1))
+        replica = await troubled(rig, unit().name, reason)
+    assert told in driver_suite.message(replica)
+    assert (replica.state, replica.restarts) == (ReplicaState.PENDING, 0)
+    await ready(rig, unit().name)
 
 
 async def test_a_program_that_is_not_there_is_told(base: Path) -> None:
