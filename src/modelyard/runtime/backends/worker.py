@@ -18,7 +18,9 @@ LOAD_SECONDS = 600.0
 """How long a worker may take to load a model; whoever started this process usually waits less."""
 INFER_SECONDS = 300.0
 """How long one batch may take before its worker counts as stuck."""
-_OWN_WORKER = (sys.executable, "-P", os.path.abspath(python_worker.__file__))  # -P: imports nothing beside itself
+# -P: imports nothing that lies beside the file. -u: what the model prints is logged even if it is killed.
+_OWN_WORKER = (sys.executable, "-P", "-u", os.path.abspath(python_worker.__file__))
+_AT_ONCE = 2
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 
@@ -97,14 +99,14 @@ class WorkerBackend:
         self._worker = worker
 
     def _died(self) -> None:
-        """The first restart is due at once: one death says nothing about the next."""
+        """Two restarts are due at once: for a batch, and for the one request in it that killed the worker."""
         self._deaths += 1
         self._not_before = time.monotonic() + self._pause()
 
     def _pause(self) -> float:
-        if self._deaths < 2:
+        if self._deaths <= _AT_ONCE:
             return 0.0
-        return min(_FIRST_PAUSE_SECONDS * 2.0 ** min(self._deaths - 2, 10), _LONGEST_PAUSE_SECONDS)
+        return min(_FIRST_PAUSE_SECONDS * 2.0 ** min(self._deaths - _AT_ONCE - 1, 10), _LONGEST_PAUSE_SECONDS)
 
     async def _check(self, answer: tuple[frames.Tensor, ...], rows: int) -> None:
         """The answer is as the signature says; a worker that answers something else is not asked again."""

@@ -15,7 +15,7 @@ from modelyard.runtime.backends.port import Backend, LoadFailed
 from modelyard.runtime.backends.worker import WorkerBackend
 from modelyard.runtime.prepare.detect import Detected, candidate, detect
 from modelyard.runtime.prepare.locate import locate
-from modelyard.runtime.prepare.signature import agreed
+from modelyard.runtime.prepare.signature import agreed, check
 from modelyard.runtime.worker.tensors import zeros
 from modelyard.storage import digest as digests
 from modelyard.storage.cache import Cache
@@ -112,11 +112,8 @@ async def _prove(work: PrepareWork, stored: _Stored, scratch: Path) -> PrepareRe
             inputs=agreed("inputs", work.inputs, backend.inputs),
             outputs=agreed("outputs", work.outputs, backend.outputs),
         )
-        if not report.inputs or not report.outputs:
-            raise LoadFailed(
-                Reason.SAMPLE_MISSING,
-                "the artifact names no inputs or no outputs; declare them as `inputs`, `outputs`",
-            )
+        check("inputs", report.inputs)
+        check("outputs", report.outputs)
         await _warm_up(backend, report)
     finally:
         await backend.close()

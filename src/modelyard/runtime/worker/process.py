@@ -1,7 +1,7 @@
 """One worker process: started, spoken to over its two pipes, watched, ended.
 
 It is bound to this process (`base.launch`), leads a session of its own and gets nothing but two pipes, the log and an
-environment without Modelyard's variables. What it writes is not trusted: whatever is no valid frame ends it.
+environment of its own. What it writes is not trusted: whatever is no valid frame ends it.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, RetryLater, UserError
 from modelyard.wire import frames
 from modelyard.wire.frames import Frame, FrameError, Kind
-from modelyard.wire.work import TensorSpec
+from modelyard.wire.work import ENV_WORK, TensorSpec
 
 _DIE_SECONDS = 5.0
 _LOG_LINES = 10
@@ -32,6 +32,7 @@ _THREAD_VARIABLES = (
     "LOKY_MAX_CPU_COUNT",
 )
 _OURS = "MODELYARD_"
+_ALLOWED = frozenset({"PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"})
 
 
 class ProcessEnded(RetryLater):
@@ -57,11 +58,17 @@ class Ready:
 
 
 def environment(outer: Mapping[str, str], threads: int, scratch: str) -> dict[str, str]:
-    """A worker's environment: that of its server, which was chosen for this model, without Modelyard's own variables.
+    """A worker's environment: that of its server if a driver chose it for this model, else an allow-listed part of it.
 
-    Thread counts are set unless the model's owner did; temporary files go to `scratch`.
+    Of Modelyard's own variables only the one that tells whose a stray process is. Thread counts are set unless the
+    model's owner did; temporary files go to `scratch`.
     """
-    found = {name: value for name, value in outer.items() if not name.startswith(_OURS)}
+    chosen = ENV_WORK in outer
+    found = {
+        name: value
+        for name, value in outer.items()
+        if (name == ENV_WORK or not name.startswith(_OURS)) and (chosen or name in _ALLOWED or name.startswith("LC_"))
+    }
     counts = {name: str(threads) for name in _THREAD_VARIABLES}
     return {**counts, **found, "TMPDIR": scratch}
 

@@ -2,7 +2,7 @@ import pytest
 
 from modelyard.base.conditions import Reason
 from modelyard.runtime.backends.port import LoadFailed
-from modelyard.runtime.prepare.signature import agreed
+from modelyard.runtime.prepare.signature import agreed, check
 from modelyard.wire.work import TensorSpec
 
 
@@ -36,3 +36,21 @@ def test_a_contradiction_names_both_sides(declared: tuple[TensorSpec, ...]) -> N
     with pytest.raises(LoadFailed, match=r"the artifact has a FP32\[-1,4\], b FP32\[-1,-1\]") as caught:
         agreed("inputs", declared, FOUND)
     assert caught.value.reason == Reason.SIGNATURE_MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("specs", "reason"),
+    [
+        ((), Reason.SAMPLE_MISSING),
+        ((tensor("scalar", ()),), Reason.UNSUPPORTED),
+        ((tensor("deep", (-1,) * 9),), Reason.UNSUPPORTED),
+        ((tensor("wide", (-1, 2**40)),), Reason.UNSUPPORTED),
+        ((tensor("n" * 254, (-1,)),), Reason.UNSUPPORTED),
+        (tuple(tensor(str(index), (-1,)) for index in range(257)), Reason.UNSUPPORTED),
+    ],
+)
+def test_what_a_status_cannot_say_is_refused(specs: tuple[TensorSpec, ...], reason: Reason) -> None:
+    with pytest.raises(LoadFailed) as caught:
+        check("inputs", specs)
+    assert caught.value.reason == reason
+    check("inputs", FOUND)
