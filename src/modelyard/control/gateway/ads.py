@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,15 @@ _LARGEST_MESSAGE_BYTES = 64 * 2**20
 
 
 class Ads:
-    """Serves a table. changed: called after every answer of the client, and when it comes or goes.
+    """Serves a table. answered: called with a type and names when something became known about them.
 
     One client is served: a newer stream ends the older one, whose Envoy is gone or has given the stream up.
     """
 
-    def __init__(self, socket: Path, changed: Callable[[], None]) -> None:
+    def __init__(self, socket: Path, answered: Callable[[str, Collection[str]], None]) -> None:
         self._socket = socket
-        self._changed = changed
-        self._table = Table(TYPES)
+        self._answered = answered
+        self._table = Table(TYPES, _renewed)
         self._exchange: Exchange | None = None
         self._wake = asyncio.Event()
 
@@ -85,15 +85,14 @@ class Ads:
             await asyncio.gather(writer, reader, return_exceptions=True)
             if self._exchange is exchange:
                 self._exchange = None
-                self._changed()
         for task in done:
             task.result()
 
     async def _read(self, exchange: Exchange, requests: AsyncIterator[Any]) -> None:
         async for request in requests:
-            exchange.receive(request)
+            kind, names = exchange.receive(request)
             self._wake.set()
-            self._changed()
+            self._answered(kind, names)
 
     async def _write(self, exchange: Exchange, context: Any) -> None:
         while True:
@@ -108,6 +107,17 @@ class Ads:
         if self._exchange is not None:
             self._exchange.touch(kind, name)
             self._wake.set()
+
+
+def _renewed(kind: str, body: bytes, count: int) -> bytes:
+    """Envoy 1.40 remembers the good scopes of a refused response without using them: sent again as they were, they would
+    be acknowledged and still not be in force. So they come again with another content, in metadata that nobody reads.
+    """
+    if kind != xds.SCOPE:
+        return body
+    scope: Any = descriptors.message_class(kind).FromString(body)
+    scope.route_configuration.metadata.filter_metadata["modelyard"].fields["renewal"].number_value = count
+    return bytes(scope.SerializeToString(deterministic=True))
 
 
 def _message(name: str) -> Any:

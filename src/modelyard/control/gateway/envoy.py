@@ -6,7 +6,7 @@ import errno
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from types import TracebackType
 
@@ -51,7 +51,7 @@ class EnvoyGateway:
         self._changed = asyncio.Event()
         self._hints = Hints()
         self._envoy = EnvoyProcess(run, logs)
-        self._ads = Ads(self._envoy.ads_socket, self._changed.set)
+        self._ads = Ads(self._envoy.ads_socket, self._answered)
         self._switch = Switch(self._ads, modelyard.__version__)
         self._stack = contextlib.AsyncExitStack()
         self._live = False
@@ -100,6 +100,10 @@ class EnvoyGateway:
         """See `Gateway.hints`."""
         return self._hints.drain()
 
+    def _answered(self, kind: str, names: Collection[str]) -> None:
+        self._switch.answered(kind, names)
+        self._changed.set()
+
     async def _converge(self) -> None:
         """Whenever Envoy answered or the goal changed, take the next steps towards it."""
         while True:
@@ -108,7 +112,7 @@ class EnvoyGateway:
             if self._live and (why := self._ads.refusal(xds.LISTENER, xds.LISTENER_NAME)):
                 _log.warning("Envoy cannot listen on %s: %s; starting it again", self.url, why)
                 self._envoy.kill()
-            for count, owner in enumerate(list(self._switch.unsettled), start=1):
+            for count, owner in enumerate(list(self._switch.due), start=1):
                 if self._switch.settle(owner):
                     self._hints.add(owner)
                 if count % _AT_ONE_GO == 0:

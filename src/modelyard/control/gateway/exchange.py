@@ -3,14 +3,16 @@
 Source: Envoy, "xDS REST and gRPC protocol", incremental variant; `discovery.proto`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from modelyard.base import ids
 from modelyard.control.gateway import descriptors
 
 _TYPE = "type.googleapis.com/"
-_LARGEST_RESPONSE = 500  # resources; a slow client gets the next ones when it has taken these
+_MOST_UNANSWERED = 32  # responses; what changes meanwhile waits, once, in `dirty`
+
+_UNKNOWN = ""
 
 
 class Resource(NamedTuple):
@@ -21,22 +23,41 @@ class Resource(NamedTuple):
 
 
 class Table:
-    """Resources by type and name. Types are sent in their order: what is named goes before who names it."""
+    """Resources by type and name. Types are sent in their order: what is named goes before who names it.
 
-    def __init__(self, types: tuple[str, ...]) -> None:
+    alone: what must be sent alone, by type and name: a client refuses a response whole, so one of several refused ones
+    is to blame. renewed: gives a body of a type other bytes of the same meaning, where a client needs that.
+    """
+
+    def __init__(self, types: tuple[str, ...], renewed: Callable[[str, bytes, int], bytes]) -> None:
         self.by_type: dict[str, dict[str, Resource]] = {each: {} for each in types}
+        self.alone: set[tuple[str, str]] = set()
+        self._renewed = renewed
+        self._renewals = 0
+        self._bodies: dict[tuple[str, str], bytes] = {}
 
     def put(self, kind: str, name: str, body: bytes) -> bool:
         """Whether that changed anything."""
-        resource = Resource(ids.short_hash(body, 16), body)
-        if self.by_type[kind].get(name) == resource:
+        if self._bodies.get((kind, name)) == body:
             return False
-        self.by_type[kind][name] = resource
+        self._bodies[kind, name] = body
+        self.by_type[kind][name] = Resource(ids.short_hash(body, 16), body)
         return True
 
     def remove(self, kind: str, name: str) -> bool:
         """Whether that changed anything."""
+        self.alone.discard((kind, name))
+        self._bodies.pop((kind, name), None)
         return self.by_type[kind].pop(name, None) is not None
+
+    def suspect(self, kind: str, name: str) -> None:
+        """It was refused together with others: from now on it is sent alone, until it is acknowledged."""
+        resource = self.by_type[kind].get(name)
+        if resource is not None:
+            self.alone.add((kind, name))
+            self._renewals += 1
+            body = self._renewed(kind, resource.body, self._renewals)
+            self.by_type[kind][name] = Resource(ids.short_hash(body, 16), body)
 
 
 class Refusal(NamedTuple):
@@ -49,33 +70,33 @@ class Refusal(NamedTuple):
 class _Subscription:
     """everything: the client wants all of the type. has: the versions that it acknowledged, or came with.
 
-    dirty: to be looked at (an ordered set). groups: halves of a refused response, each sent on its own.
-    sent: what waits for an answer: name -> version, None for a removal. greeted: whether there was a response; a client
-    that asks for everything waits for one, be it empty.
+    dirty: to be looked at; single: to be sent alone (both are ordered sets). unanswered: by nonce, the names of a
+    response. flying: their versions, None for a removal. greeted: whether there was a response; who asks for everything
+    waits for one, be it empty.
     """
 
     def __init__(self) -> None:
         self.everything = False
+        self.greeted = False
         self.names: set[str] = set()
         self.has: dict[str, str] = {}
         self.dirty: dict[str, None] = {}
-        self.groups: list[list[str]] = []
-        self.nonce = ""
-        self.greeted = False
-        self.sent: dict[str, str | None] = {}
+        self.single: dict[str, None] = {}
+        self.unanswered: dict[str, list[str]] = {}
+        self.flying: dict[str, str | None] = {}
 
     def wants(self, name: str) -> bool:
         return self.everything or name in self.names
 
 
 class Exchange:
-    """What one client asked for, was sent, acknowledged and refused. At most one response per type is on its way."""
+    """What one client asked for, was sent, acknowledged and refused."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
         self._subscriptions: dict[str, _Subscription] = {}
+        self._refused: dict[tuple[str, str], Refusal] = {}
         self._count = 0
-        self.refused: dict[tuple[str, str], Refusal] = {}
 
     def touch(self, kind: str, name: str) -> None:
         """The table changed there."""
@@ -90,37 +111,49 @@ class Exchange:
             return False
         resource = self._table.by_type[kind].get(name)
         if resource is None:
-            return name not in subscription.has and name not in subscription.sent
+            return name not in subscription.has and name not in subscription.flying
         return subscription.has.get(name) == resource.version
 
     def refusal(self, kind: str, name: str) -> str:
         """Why the client does not take the table's version, or ""."""
-        refusal = self.refused.get((kind, name))
+        refusal = self._refused.get((kind, name))
         resource = self._table.by_type[kind].get(name)
         return refusal.message if refusal and resource and refusal.version == resource.version else ""
 
-    def receive(self, request: Any) -> None:
-        """Take in a DeltaDiscoveryRequest: an answer, a subscription, or both. Unknown types are ignored."""
+    def receive(self, request: Any) -> tuple[str, Collection[str]]:
+        """Take in a DeltaDiscoveryRequest: an answer, a subscription, or both. Unknown types are ignored.
+
+        Returns the type, and the names about which something became known.
+        """
         kind = request.type_url.removeprefix(_TYPE)
         if kind not in self._table.by_type:
-            return
+            return kind, ()
         first = kind not in self._subscriptions
         subscription = self._subscriptions.setdefault(kind, _Subscription())
-        if request.response_nonce and request.response_nonce == subscription.nonce:
+        names = subscription.unanswered.pop(request.response_nonce, None)
+        if names is not None:
             refused = request.error_detail.message if request.HasField("error_detail") else None
-            self._answered(kind, subscription, refused)
+            self._answered(kind, subscription, names, refused)
         if first:
             subscription.has.update(request.initial_resource_versions)
         self._subscribe(kind, subscription, request, first)
+        return kind, names or tuple(subscription.has if first else ())
 
     def responses(self) -> Iterator[Any]:
         """The DeltaDiscoveryResponses to send now."""
         for kind in self._table.by_type:
             subscription = self._subscriptions.get(kind)
-            if subscription is not None and not subscription.nonce:
-                response = self._next(kind, subscription)
-                if response is not None:
-                    yield response
+            if subscription is None or len(subscription.unanswered) >= _MOST_UNANSWERED:
+                continue
+            together = self._sort(kind, subscription)
+            if together or (subscription.everything and not subscription.greeted):
+                yield self._response(kind, subscription, together)
+            while subscription.single and len(subscription.unanswered) < _MOST_UNANSWERED:
+                name = next(iter(subscription.single))
+                del subscription.single[name]
+                differs, version = self._difference(kind, subscription, name)
+                if differs:
+                    yield self._response(kind, subscription, {name: version})
 
     def _subscribe(self, kind: str, subscription: _Subscription, request: Any, first: bool) -> None:
         asked = set(request.resource_names_subscribe)
@@ -140,72 +173,59 @@ class Exchange:
             subscription.names.add(name)
             subscription.dirty[name] = None
 
-    def _answered(self, kind: str, subscription: _Subscription, refused: str | None) -> None:
-        sent, subscription.sent, subscription.nonce = subscription.sent, {}, ""
-        if refused is None:
-            for name, version in sent.items():
-                self.refused.pop((kind, name), None)
-                self._now_has(subscription, name, version)
-        elif len(sent) == 1:
-            name, version = next(iter(sent.items()))
+    def _answered(self, kind: str, subscription: _Subscription, names: list[str], refused: str | None) -> None:
+        for name in names:
+            version = subscription.flying.pop(name)
             if version is None:
-                self._now_has(subscription, name, None)
+                subscription.has.pop(name, None)
+            elif refused is None:
+                self._refused.pop((kind, name), None)
+                if subscription.wants(name):
+                    subscription.has[name] = version
+                resource = self._table.by_type[kind].get(name)
+                if resource is not None and resource.version == version:
+                    self._table.alone.discard((kind, name))
+            elif len(names) == 1:
+                self._refused[kind, name] = Refusal(version, refused)
             else:
-                self.refused[kind, name] = Refusal(version, refused)
-        else:
-            # A refused response is refused whole. Halve it until the one to blame stands alone.
-            names = list(sent)
-            subscription.groups += [names[: len(names) // 2], names[len(names) // 2 :]]
+                self._table.suspect(kind, name)
+                subscription.has[name] = _UNKNOWN
+                subscription.dirty[name] = None
 
-    @staticmethod
-    def _now_has(subscription: _Subscription, name: str, version: str | None) -> None:
-        if version is None:
-            subscription.has.pop(name, None)
-        elif subscription.wants(name):
-            subscription.has[name] = version
+    def _sort(self, kind: str, subscription: _Subscription) -> dict[str, str | None]:
+        """Look through `dirty`: returns what may travel together; what may not goes to `single`."""
+        together: dict[str, str | None] = {}
+        for name in [each for each in subscription.dirty if each not in subscription.flying]:
+            del subscription.dirty[name]
+            differs, version = self._difference(kind, subscription, name)
+            if differs and version is not None and (kind, name) in self._table.alone:
+                subscription.single[name] = None
+            elif differs:
+                subscription.single.pop(name, None)
+                together[name] = version
+        return together
 
-    def _next(self, kind: str, subscription: _Subscription) -> Any | None:
-        sent: dict[str, str | None] = {}
-        while not sent and (subscription.groups or subscription.dirty):
-            if subscription.groups:
-                names = subscription.groups.pop(0)
-            else:
-                names = list(subscription.dirty)[:_LARGEST_RESPONSE]
-                for name in names:
-                    del subscription.dirty[name]
-            sent = self._differences(kind, subscription, names)
-        if not sent and (subscription.greeted or not subscription.everything):
-            return None
+    def _difference(self, kind: str, subscription: _Subscription, name: str) -> tuple[bool, str | None]:
+        """Whether the client must be told, and which version (None: it is gone)."""
+        resource = self._table.by_type[kind].get(name)
+        if resource is None:
+            return name in subscription.has, None
+        wanted = subscription.wants(name) and subscription.has.get(name) != resource.version
+        return wanted and not self.refusal(kind, name), resource.version
+
+    def _response(self, kind: str, subscription: _Subscription, sent: dict[str, str | None]) -> Any:
         self._count += 1
         subscription.greeted = True
-        subscription.nonce, subscription.sent = str(self._count), sent
-        return _response(kind, subscription.nonce, sent, self._table.by_type[kind])
-
-    def _differences(self, kind: str, subscription: _Subscription, names: list[str]) -> dict[str, str | None]:
-        found: dict[str, str | None] = {}
-        for name in names:
-            resource = self._table.by_type[kind].get(name)
-            if resource is None:
-                if name in subscription.has:
-                    found[name] = None
-            elif (
-                subscription.wants(name)
-                and subscription.has.get(name) != resource.version
-                and not self.refusal(kind, name)
-            ):
-                found[name] = resource.version
-        return found
-
-
-def _response(kind: str, nonce: str, sent: Mapping[str, str | None], table: Mapping[str, Resource]) -> Any:
-    response: Any = descriptors.message_class("envoy.service.discovery.v3.DeltaDiscoveryResponse")()
-    response.type_url = f"{_TYPE}{kind}"
-    response.nonce = nonce
-    for name, version in sent.items():
-        if version is None:
-            response.removed_resources.append(name)
-        else:
-            resource = response.resources.add(name=name, version=version)
-            resource.resource.type_url = response.type_url
-            resource.resource.value = table[name].body
-    return response
+        subscription.unanswered[str(self._count)] = list(sent)
+        subscription.flying.update(sent)
+        response: Any = descriptors.message_class("envoy.service.discovery.v3.DeltaDiscoveryResponse")()
+        response.type_url = f"{_TYPE}{kind}"
+        response.nonce = str(self._count)
+        for name, version in sent.items():
+            if version is None:
+                response.removed_resources.append(name)
+            else:
+                resource = response.resources.add(name=name, version=version)
+                resource.resource.type_url = response.type_url
+                resource.resource.value = self._table.by_type[kind][name].body
+        return response

@@ -3,9 +3,11 @@
 For each route: first the clusters and endpoints of its units, and when Envoy has acknowledged them its scopes, one per
 public id; when these are acknowledged too the route is in force, and units that nothing names any more are forgotten.
 A route that Envoy refuses is put back to the one in force. Level-triggered: `settle` may be called at any time, for any
-owner, and does what is next. No IO.
+owner, and does what is next. The cost of a change does not grow with the number of routes. No IO.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from modelyard.base.errors import UserError
@@ -24,25 +26,43 @@ class _Refused(NamedTuple):
     message: str
 
 
+class _Routes(dict[Key, Route]):
+    """Routes by owner, which count the units that they name."""
+
+    def __init__(self, uses: Counter[str]) -> None:
+        super().__init__()
+        self._uses = uses
+
+    def replace(self, owner: Key, route: Route | None) -> None:
+        before = self.pop(owner, None)
+        if route is not None:
+            self[owner] = route
+            self._uses.update(each.unit for each in route.backends)
+        if before is not None:
+            self._uses.subtract(each.unit for each in before.backends)
+
+
 class Switch:
     """By owner: the goal, what was told (its scopes are in the table) and what is in force (Envoy acknowledged it).
 
-    unsettled: owners for whom there is something to do or to wait for. version: of Modelyard, for `/v2`.
+    due: owners to settle, since something about them changed. version: of Modelyard, for `/v2`.
     """
 
     def __init__(self, discovery: Discovery, version: str) -> None:
-        self.unsettled: dict[Key, None] = {}
+        self.due: dict[Key, None] = {}
         self._discovery = discovery
         self._version = version
         self._units = Units(discovery)
-        self._goal: dict[Key, Route] = {}
-        self._told: dict[Key, Route] = {}
-        self._in_force: dict[Key, Route] = {}
+        self._uses: Counter[str] = Counter()
+        self._goal = _Routes(self._uses)
+        self._told = _Routes(self._uses)
+        self._in_force = _Routes(self._uses)
         self._refused: dict[Key, _Refused] = {}
         self._contested: dict[Key, str] = {}
         self._seen: dict[Key, ObservedRoute] = {}
-        self._holders: dict[str, Key] = {}
-        self._index: tuple[str, ...] = ()
+        self._by_id: dict[str, list[Key]] = {}  # who told a scope or waits for its end, the latest last
+        self._by_unit: dict[str, set[Key]] = {}  # whose goal names it
+        self._is_listed = True
         for name in xds.SERVER_SCOPES:
             discovery.put(xds.SCOPE, name, xds.scope(name, None, (), version))
 
@@ -50,12 +70,20 @@ class Switch:
         """Take a new goal; endpoints of units that Envoy knows are told at once, all else is left to `settle`."""
         goal = {route.owner: route for route in routes}
         contest = contested(routes, self._told)
-        changed = self._units.publish(endpoints)
         for owner in goal.keys() | self._goal.keys():
             new, old = goal.get(owner), self._goal.get(owner)
-            if new != old or contest.get(owner) != self._contested.get(owner) or _names(new, changed):
-                self.unsettled[owner] = None
-        self._goal, self._contested = goal, contest
+            if new != old:
+                self._aim(owner, old, new)
+            if new != old or contest.get(owner) != self._contested.get(owner):
+                self.due[owner] = None
+        self._contested = contest
+        self.answered(xds.ASSIGNMENT, self._units.publish(endpoints))
+
+    def answered(self, kind: str, names: Iterable[str]) -> None:
+        """Envoy answered, or something became known, about these: who waits for it is due."""
+        by_name = self._by_id if kind == xds.SCOPE else self._by_unit
+        for name in names:
+            self.due.update(dict.fromkeys(by_name.get(name, ())))
 
     def observe(self, owner: Key) -> ObservedRoute:
         """See `Gateway.observe`."""
@@ -63,9 +91,11 @@ class Switch:
 
     def settle(self, owner: Key) -> bool:
         """Do what is next for one owner. Returns whether what is observed of it has changed."""
+        self.due.pop(owner, None)
         goal = self._goal.get(owner)
         self._take_answers(owner)
         if goal is None:
+            self._refused.pop(owner, None)
             self._tell(owner, None)
         elif goal != self._told.get(owner) and not self._why_not(owner) and self._reachable(goal):
             try:
@@ -73,18 +103,28 @@ class Switch:
             except UserError as error:
                 self._refused[owner] = _Refused(goal, error.message)
         self._take_answers(owner)
-        if self._is_settled(owner, goal):
-            self.unsettled.pop(owner, None)
         return self._has_news(owner)
 
     def sweep(self) -> None:
         """Forget units that nothing names any more, and tell the list of models."""
-        routes = (*self._goal.values(), *self._told.values(), *self._in_force.values())
-        self._units.keep({each.unit for route in routes for each in route.backends})
-        index = tuple(sorted(route.ids[0] for route in self._told.values()))
-        if index != self._index:
-            self._index = index
+        unused = [unit for unit, uses in self._uses.items() if uses == 0] if 0 in self._uses.values() else []
+        for unit in unused:
+            del self._uses[unit]
+            self._units.forget(unit)
+        # One list after the other: while a thousand routes come, a thousand lists would be rendered.
+        if not self._is_listed and self._discovery.holds(xds.SCOPE, xds.INDEX):
+            self._is_listed = True
+            index = tuple(sorted(route.ids[0] for route in self._told.values()))
             self._discovery.put(xds.SCOPE, xds.INDEX, xds.scope(xds.INDEX, None, index, self._version))
+
+    def _aim(self, owner: Key, old: Route | None, new: Route | None) -> None:
+        for each in old.backends if old else ():
+            self._by_unit[each.unit].discard(owner)
+            if not self._by_unit[each.unit]:
+                del self._by_unit[each.unit]
+        for each in new.backends if new else ():
+            self._by_unit.setdefault(each.unit, set()).add(owner)
+        self._goal.replace(owner, new)
 
     def _why_not(self, owner: Key) -> str:
         """Why the goal cannot be in force, as far as that is known by now."""
@@ -113,10 +153,9 @@ class Switch:
             self._tell(owner, in_force)
         elif all(self._discovery.holds(xds.SCOPE, each) for each in {*_ids(told), *_ids(in_force)}):
             self._refused.pop(owner, None)
-            if told is None:
-                del self._in_force[owner]
-            else:
-                self._in_force[owner] = told
+            self._in_force.replace(owner, told)
+            for each in set(_ids(in_force)) - set(_ids(told)):
+                self._leave(owner, each)
 
     def _tell(self, owner: Key, route: Route | None) -> None:
         """Put a route's scopes into the table, or take them out. Raises UserError, changing nothing."""
@@ -125,29 +164,27 @@ class Switch:
             return
         for each in _ids(route):
             self._discovery.put(xds.SCOPE, each, xds.scope(each, route))
-            self._holders[each] = owner
+            self._leave(owner, each)
+            self._by_id.setdefault(each, []).append(owner)
         for each in set(_ids(before)) - set(_ids(route)):
-            if self._holders.get(each) != owner:
+            if self._by_id[each][-1] != owner:
                 continue  # another route has taken it over
-            del self._holders[each]
             if each in xds.SERVER_SCOPES:
                 self._discovery.put(xds.SCOPE, each, xds.scope(each, None))
             else:
                 self._discovery.remove(xds.SCOPE, each)
-        if route is None:
-            del self._told[owner]
-        else:
-            self._told[owner] = route
+            if owner not in self._in_force:
+                self._leave(owner, each)
+        self._told.replace(owner, route)
+        self._is_listed = False
 
-    def _is_settled(self, owner: Key, goal: Route | None) -> bool:
-        told = self._told.get(owner)
-        if told != self._in_force.get(owner):
-            return False
-        if goal is None:
-            self._refused.pop(owner, None)
-            return True
-        answered = all(self._units.known(each.unit) or self._units.refusal(each.unit) for each in goal.backends)
-        return bool(self._why_not(owner)) or (told == goal and answered)
+    def _leave(self, owner: Key, public_id: str) -> None:
+        """An owner waits for nothing about an id any more."""
+        owners = self._by_id.get(public_id, [])
+        if owner in owners:
+            owners.remove(owner)
+        if not owners:
+            self._by_id.pop(public_id, None)
 
     def _has_news(self, owner: Key) -> bool:
         now = self.observe(owner)
@@ -162,7 +199,3 @@ class Switch:
 
 def _ids(route: Route | None) -> tuple[str, ...]:
     return route.ids if route else ()
-
-
-def _names(route: Route | None, units: set[str]) -> bool:
-    return route is not None and any(each.unit in units for each in route.backends)

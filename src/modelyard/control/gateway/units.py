@@ -60,10 +60,9 @@ class Units:
             or self._discovery.refusal(xds.ASSIGNMENT, unit)
         )
 
-    def keep(self, named: set[str]) -> None:
-        """Forget every other unit."""
-        for unit in self._told.keys() - named:
-            del self._told[unit]
+    def forget(self, unit: str) -> None:
+        """Nothing names it any more."""
+        if self._told.pop(unit, None) is not None:
             self._unsayable.pop(unit, None)
             self._discovery.remove(xds.CLUSTER, unit)
             self._discovery.remove(xds.ASSIGNMENT, unit)
