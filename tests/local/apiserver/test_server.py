@@ -1,6 +1,9 @@
 """The server as a whole: start, stop, a full or slow disk, noise on the socket, the client of this project."""
 
 import asyncio
+import contextlib
+import io
+import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +15,7 @@ from apihttp_testing import CONFIGS, TOKEN, Web, service, serving
 from modelyard.api.schema import crds
 from modelyard.base.clock import ManualClock, SystemClock
 from modelyard.base.errors import UserError
-from modelyard.control.apiserver import database
+from modelyard.control.apiserver import database, watching
 from modelyard.control.apiserver.database import Change, Event, Raced
 from modelyard.control.apiserver.server import ApiServer
 from modelyard.control.apiserver.store import Store
@@ -134,3 +137,24 @@ async def test_what_is_no_http_is_refused_and_not_logged(caplog: pytest.LogCaptu
     assert "not valid HTTP" in caplog.text
     assert "s3cret" not in caplog.text
     assert "Traceback" not in caplog.text
+
+
+async def test_a_client_that_reads_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_STALLED_SECONDS", 0.2)
+    async with serving() as web:
+        port = int(web.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        request = f"GET {CONFIGS}?watch=1 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        writer.write(request.encode())
+        assert b"200" in await reader.readline()
+        watches = [each for each in web.store._watches if each._resource is not None]
+        assert len(watches) == 1
+        for number in range(30):
+            body = {"metadata": {"name": f"c{number}"}, "data": {"x": "y" * 1_000_000}}
+            assert (await web.ask("POST", CONFIGS, data=io.BytesIO(json.dumps(body).encode())))[0] == 201
+        async with asyncio.timeout(10):
+            while watches[0] in web.store._watches:  # noqa: ASYNC110  nothing tells when the server gives up
+                await asyncio.sleep(0.02)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()

@@ -1,6 +1,7 @@
 """Lists: pages of one version, selectors, and the forms of an answer."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -91,28 +92,35 @@ def too_new(revision: int, newest: int) -> StatusError:
     return StatusError(504, "Timeout", message, {"causes": [cause]}, retry_after=1)
 
 
-def list_body(kind: Kind, found: Found, form: Form, now: float) -> bytes:
-    """The answer to a list: a List of the kind, or a Table."""
+async def list_body(kind: Kind, found: Found, form: Form, now: float) -> bytes:
+    """The answer to a list: a List of the kind, or a Table. Others get their turn while a long table is made."""
     metadata: Object = {"resourceVersion": str(found.revision)}
     if found.token:
         metadata["continue"] = found.token
     if form.table:
-        return table_body(kind, found.bodies, form, now, metadata)
+        whole = _table(kind, (), form, now, metadata)
+        for part in chunks(found.bodies):
+            whole["rows"] += _table(kind, part, form, now, metadata, with_columns=False)["rows"]
+            await asyncio.sleep(0)
+        return msgspec.json.encode(whole)
     head = msgspec.json.encode({"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": metadata})
     return head[:-1] + b',"items":[' + b",".join(found.bodies) + b"]}"
 
 
 def table_body(
-    kind: Kind, bodies: Sequence[bytes], form: Form, now: float, metadata: Object, with_columns: bool = True
+    kind: Kind, bodies: Sequence[bytes], form: Form, now: float, metadata: Object, *, with_columns: bool = True
 ) -> bytes:
-    """Some objects as a meta.k8s.io/v1 Table."""
-    return msgspec.json.encode(
-        table(
-            kind,
-            [msgspec.json.decode(each) for each in bodies],
-            include_object=form.include,
-            now=now,
-            list_metadata=metadata,
-            with_columns=with_columns,
-        )
-    )
+    """A few objects as a meta.k8s.io/v1 Table."""
+    return msgspec.json.encode(_table(kind, bodies, form, now, metadata, with_columns=with_columns))
+
+
+def chunks(bodies: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Parts that are small enough to be worked on without a pause."""
+    return (bodies[start : start + _CHUNK] for start in range(0, len(bodies), _CHUNK))
+
+
+def _table(
+    kind: Kind, bodies: Sequence[bytes], form: Form, now: float, metadata: Object, *, with_columns: bool = True
+) -> Object:
+    objects = [msgspec.json.decode(each) for each in bodies]
+    return table(kind, objects, include_object=form.include, now=now, list_metadata=metadata, with_columns=with_columns)

@@ -130,7 +130,7 @@ class Routes:
             lines = watching.Lines(target.kind, options, form, self._clock)
             return await watching.serve(request, self._store, target.kind, target.namespace, options, lines)
         found = await reading.collect(self._store, target.kind, target.namespace, options)
-        return _raw(reading.list_body(target.kind, found, form, self._clock.now()))
+        return _raw(await reading.list_body(target.kind, found, form, self._clock.now()))
 
     async def _create(self, request: web.Request, target: Target) -> web.Response:
         options = requests.write_options(request.query)
@@ -187,7 +187,7 @@ class Routes:
             except StatusError as error:
                 if error.code != HTTPStatus.NOT_FOUND:
                     raise
-        return _raw(reading.list_body(target.kind, found, requests.Form(), self._clock.now()))
+        return _raw(await reading.list_body(target.kind, found, requests.Form(), self._clock.now()))
 
     def _written(self, request: web.Request, target: Target, written: Written, shown: Object) -> web.Response:
         code = HTTPStatus.CREATED if written.created else HTTPStatus.OK

@@ -5,7 +5,8 @@ Source: the watch cache of Kubernetes; KEP-956 (bookmarks), KEP-3157 (initial ev
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -66,7 +67,7 @@ class Lines:
             return bodies[0]
         metadata = {"resourceVersion": str(revision)}
         first, self._first = self._first, False
-        return reading.table_body(self._kind, bodies, self._form, self._clock.now(), metadata, first)
+        return reading.table_body(self._kind, bodies, self._form, self._clock.now(), metadata, with_columns=first)
 
 
 def error_line(error: status.StatusError) -> bytes:
@@ -92,23 +93,27 @@ async def stream(
     lines: Lines,
     *,
     bookmark_seconds: float = BOOKMARK_SECONDS,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The lines of a watch until its time is over, the client is too slow, or the server stops.
 
-    The first item comes as soon as the watch is accepted (it may be empty). Raises StatusError 410 before that.
+    The first item is empty and comes as soon as the watch is accepted. Raises StatusError 410, before it or later.
     """
-    since, initial = options.revision or 0, b""
+    since, bodies = options.revision or 0, list[bytes]()
     if options.initial_events:
         everything = ListOptions(labels=options.labels, fields=options.fields)
-        found = await reading.collect(store, kind, namespace, everything)
-        since = found.revision
-        initial = b"".join(lines.line("ADDED", body, since) for body in found.bodies)
-        if options.bookmarks and options.send_initial_events:
-            initial += lines.bookmark(since, initial=True)
+        since, bodies, _ = await reading.collect(store, kind, namespace, everything)
     try:
-        async with store.watch(kind.resource_name, namespace, since) as watch:
-            yield initial
-            async for text in _changes(watch, options, lines, bookmark_seconds):
+        async with (
+            store.watch(kind.resource_name, namespace, since) as watch,
+            aclosing(_changes(watch, options, lines, bookmark_seconds)) as changes,
+        ):
+            yield b""
+            for part in reading.chunks(bodies):
+                yield b"".join(lines.line("ADDED", body, since) for body in part)
+                await asyncio.sleep(0)
+            if options.bookmarks and options.send_initial_events:
+                yield lines.bookmark(since, initial=True)
+            async for text in changes:
                 yield text
     except Compacted as error:
         raise reading.too_old(since, error.oldest) from error
@@ -117,7 +122,9 @@ async def stream(
         raise status.expired(f"resource version {since} is newer than any here ({error.newest}): list again") from error
 
 
-async def _changes(watch: Watch, options: ListOptions, lines: Lines, bookmark_seconds: float) -> AsyncIterator[bytes]:
+async def _changes(
+    watch: Watch, options: ListOptions, lines: Lines, bookmark_seconds: float
+) -> AsyncGenerator[bytes, None]:
     loop = asyncio.get_running_loop()
     spread = _LEAST_SECONDS * (1 + random.random())  # noqa: S311  so that watches do not end together
     end = loop.time() + (options.timeout_seconds or spread)
@@ -146,13 +153,14 @@ async def serve(
     """Answer a watch request."""
     response = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"})
     try:
-        async for text in stream(store, kind, namespace, options, lines):
-            if not response.prepared:
-                await response.prepare(request)
-            if text:
-                # A client that reads nothing for so long is gone; its next watch starts where this one ended.
-                async with asyncio.timeout(_STALLED_SECONDS):
-                    await response.write(text)
+        async with aclosing(stream(store, kind, namespace, options, lines)) as texts:
+            async for text in texts:
+                if not response.prepared:
+                    await response.prepare(request)
+                if text:
+                    # A client that reads nothing for so long is gone; its next watch starts where this one ended.
+                    async with asyncio.timeout(_STALLED_SECONDS):
+                        await response.write(text)
     except status.StatusError as error:
         if not response.prepared:
             raise

@@ -128,7 +128,7 @@ def settle(made: Graph, nodes: dict[Key, Node]) -> None:
     raise AssertionError("it never settles")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 7), max_size=3, unique=True), min_size=2, max_size=8),
     st.lists(st.tuples(st.integers(0, 7), st.sampled_from([(), (FOREGROUND,), (ORPHAN,)])), max_size=3),

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -37,8 +36,7 @@ class Reader:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert isinstance(self._stream, AsyncIterator)
-        await self._stream.aclose()  # type: ignore[attr-defined]
+        await self._stream.aclose()
 
     async def raw(self) -> list[dict[str, Any]]:
         async with asyncio.timeout(5):
@@ -57,6 +55,7 @@ async def test_a_watch_without_a_version_begins_with_everything() -> None:
         await write(store, "a")
         await write(store, "b")
         async with Reader(store, initial_events=True) as reader:
+            assert await reader.seen() == []
             assert await reader.seen() == [("ADDED", "a", "1"), ("ADDED", "b", "2")]
             await write(store, "a", remove=True)
             assert await reader.seen() == [("DELETED", "a", "3")]
@@ -109,7 +108,8 @@ async def test_the_end_of_the_initial_events_is_marked_on_demand() -> None:
     async with Store.memory(ManualClock()) as store:
         await write(store, "a")
         async with Reader(store, initial_events=True, send_initial_events=True, bookmarks=True) as reader:
-            first, last = await reader.raw()
+            assert await reader.raw() == []
+            (first,), (last,) = await reader.raw(), await reader.raw()
             assert first["type"] == "ADDED"
             assert last["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
 
@@ -118,6 +118,7 @@ async def test_only_the_first_table_of_a_watch_names_the_columns() -> None:
     async with Store.memory(ManualClock()) as store:
         await write(store, "a")
         async with Reader(store, initial_events=True, form=Form(table=True)) as reader:
+            assert await reader.raw() == []
             (first,) = await reader.raw()
             await write(store, "b")
             (second,) = await reader.raw()
