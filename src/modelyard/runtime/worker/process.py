@@ -83,6 +83,7 @@ class WorkerProcess:
         self._outbox = pipes.outbox
         self._log = pipes.log
         self._number = 0
+        self._killed = False
 
     @classmethod
     async def start(
@@ -114,7 +115,7 @@ class WorkerProcess:
     @property
     def alive(self) -> bool:
         """Whether a call may be tried."""
-        return self._process.returncode is None and self._inbox.broken is None
+        return self._process.returncode is None and self._inbox.broken is None and not self._killed
 
     async def hello(self, texts: frames.Texts, seconds: float) -> None:
         """Have it load the model; raises StartRefused, FrameError or ProcessEnded."""
@@ -161,15 +162,19 @@ class WorkerProcess:
 
     def _kill(self) -> None:
         """Whatever is left of its process group; itself, if it has not made one yet."""
+        self._killed = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
     async def _exchange(self, frame: Frame, seconds: float) -> Frame:
-        answer = self._inbox.expect()
-        self._outbox.writelines(frames.encode(frame))
+        pieces = frames.encode(frame)
         try:
+            if self._outbox.is_closing():
+                raise EOFError
+            answer = self._inbox.expect()
+            self._outbox.writelines(pieces)
             async with asyncio.timeout(seconds):
                 return await answer
         except TimeoutError:
@@ -189,7 +194,7 @@ class WorkerProcess:
                 status = await self._process.wait()
                 await self._log.ended.wait()
         except TimeoutError:
-            return await self.end("the worker closed its output and was ended")
+            return await self.end("the worker closed its pipes and was ended")
         if status < 0:
             how = f"was killed by {signal.Signals(-status).name}"
             if -status == signal.SIGKILL:
@@ -220,7 +225,7 @@ async def _spawn(argv: Sequence[str], variables: Mapping[str, str]) -> WorkerPro
     our_input, their_output = os.pipe()
     our_log, their_log = os.pipe()
     inbox, log = _Inbox(), _Log()
-    outbox, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(our_output, "wb", buffering=0))
+    outbox, _ = await loop.connect_write_pipe(lambda: _Outbox(inbox), os.fdopen(our_output, "wb", buffering=0))
     await loop.connect_read_pipe(lambda: inbox, os.fdopen(our_input, "rb", buffering=0))
     await loop.connect_read_pipe(lambda: log, os.fdopen(our_log, "rb", buffering=0))
     pipes = _Pipes(inbox, outbox, log)
@@ -269,6 +274,16 @@ class _Log(asyncio.Protocol):
         if self._rest.strip():
             self.lines.append(self._rest)
         self.ended.set()
+
+
+class _Outbox(asyncio.BaseProtocol):
+    """A worker that reads no more gives no more answers."""
+
+    def __init__(self, inbox: "_Inbox") -> None:
+        self._inbox = inbox
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._inbox.connection_lost(exc)
 
 
 class _Inbox(asyncio.Protocol):
