@@ -46,9 +46,11 @@ class Site(Protocol):
     local_only: refuse requests that a web page made a browser send (foreign Host or Origin).
     """
 
-    draining: bool
     local_only: bool
     limits: Limits
+
+    @property
+    def draining(self) -> bool: ...
 
     def entered(self, connection: "Connection") -> bool:
         """Whether there is room for one more client."""

@@ -9,7 +9,7 @@ from modelyard.base.errors import ModelyardError
 from modelyard.runtime.backends.port import Array, Backend, LoadFailed, Tensors
 from modelyard.runtime.front.batcher import Batcher, concatenated
 from modelyard.runtime.front.metrics import ModelMetrics
-from modelyard.runtime.front.tensors import Signature
+from modelyard.runtime.front.tensors import DTYPES, Signature
 from modelyard.wire.work import ModelWork, ServeWork, TensorSpec
 
 _log = logging.getLogger(__name__)
@@ -60,6 +60,13 @@ def _declared(
     work: ModelWork, role: str, declared: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]
 ) -> tuple[TensorSpec, ...]:
     """The tensors as they were declared, else as the model says; names and datatypes must agree."""
+    for spec in (*declared, *found):
+        if spec.datatype not in DTYPES:
+            raise LoadFailed(
+                Reason.SIGNATURE_MISMATCH,
+                f"{work.name}: {role} {spec.name!r} has the unknown datatype {spec.datatype!r}; "
+                f"expected {', '.join(DTYPES)}",
+            )
     if not declared:
         return found
     ours = {(spec.name, spec.datatype) for spec in declared}

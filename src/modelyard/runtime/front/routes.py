@@ -29,8 +29,8 @@ class Routes:
     ready: False while the process ends: health says not ready, and requests are answered all the same.
     """
 
-    def __init__(self, models: Sequence[HostedModel]) -> None:
-        self.ready = True
+    def __init__(self, models: Sequence[HostedModel], ready: Callable[[], bool]) -> None:
+        self._ready = ready
         self._models = models
         self._ids: dict[str, str] = {}
         self._get: dict[bytes, Handle] = {}
@@ -98,13 +98,13 @@ class Routes:
             exchange.refuse(404, f"there is nothing at {text}; a model has /infer, /ready and its metadata")
 
     def _server_ready(self, exchange: Exchange) -> None:
-        if self.ready:
+        if self._ready():
             exchange.answer(200, b'{"ready":true}')
         else:
             exchange.refuse(503, "the server is stopping", retry_after=_RETRY_SECONDS)
 
     def _model_ready(self, exchange: Exchange, name: str) -> None:
-        if self.ready:
+        if self._ready():
             exchange.answer(200, msgspec.json.encode({"name": name, "ready": True}))
         else:
             exchange.refuse(503, "the server is stopping", retry_after=_RETRY_SECONDS)

@@ -54,7 +54,8 @@ async def serve(
     UserError when it cannot listen there.
     """
     models = [await host(model, backends[model.name], work) for model in work.models]
-    server = _Server(Routes(models), Limits(body_bytes=work.max_body_bytes), local_only=not listen.socket)
+    routes = Routes(models, ready=lambda: not stop.is_set())
+    server = _Server(routes, Limits(body_bytes=work.max_body_bytes), stop, local_only=not listen.socket)
     await server.start(listen)
     try:
         async with asyncio.TaskGroup() as tasks:
@@ -74,8 +75,7 @@ async def serve(
 class _Server:
     """A listening socket and the connections that came through it. (`http.Site`)"""
 
-    def __init__(self, routes: Routes, limits: Limits, *, local_only: bool) -> None:
-        self.draining = False
+    def __init__(self, routes: Routes, limits: Limits, stop: asyncio.Event, *, local_only: bool) -> None:
         self.local_only = local_only
         self.limits = limits
         self._connections: set[Connection] = set()
@@ -83,11 +83,16 @@ class _Server:
         self._empty.set()
         self.address = ""
         self._routes = routes
+        self._stop = stop
         self._listener: asyncio.Server | None = None
         self._path = ""
 
     def respond(self, exchange: Exchange) -> None:
         self._routes.respond(exchange)
+
+    @property
+    def draining(self) -> bool:
+        return self._stop.is_set()
 
     def entered(self, connection: Connection) -> bool:
         self._connections.add(connection)
@@ -134,8 +139,6 @@ class _Server:
         For a moment clients may go on: whoever picked this server before it was taken out of the routes gets an answer
         that ends with `Connection: close`. Then idle connections are closed, and others get the rest of `seconds`.
         """
-        self._routes.ready = False
-        self.draining = True
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         await self._until_empty(min(_LAME_DUCK_SECONDS, seconds))

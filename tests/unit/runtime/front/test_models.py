@@ -64,6 +64,11 @@ async def test_a_declared_signature_is_used_and_must_agree_with_the_models_own()
     assert caught.value.reason == Reason.SIGNATURE_MISMATCH
 
 
+async def test_a_datatype_that_the_protocol_does_not_know_is_told() -> None:
+    with pytest.raises(LoadFailed, match="input 'x' has the unknown datatype 'FP8'; expected BOOL, UINT8"):
+        await hosted(lambda x: x, inputs=(TensorSpec(name="x", datatype="FP8", shape=(-1, 2)),))
+
+
 def no_nan(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def quiet(x: Any) -> Any:
         with np.errstate(all="ignore"):
