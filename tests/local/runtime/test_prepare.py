@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import models_testing as models
+from misbehaving_testing import Misbehaving
 from modelyard.base.conditions import Reason
 from modelyard.runtime import prepare
 from modelyard.runtime.worker import python_worker
@@ -233,10 +234,10 @@ async def test_a_declaration_that_contradicts_the_artifact_is_refused(
     [
         ({"weights": np.arange(3.0)}, Reason.UNSUPPORTED, "has no method predict"),
         (models.unfitted(), Reason.ARTIFACT_INVALID, "must be fitted"),
-        (models.Crashes("load"), Reason.LOAD_FAILED, "killed by SIGSEGV"),
-        (models.Crashes("raise"), Reason.LOAD_FAILED, "RuntimeError: no luck today"),
-        (models.Crashes("predict"), Reason.WARMUP_FAILED, "RuntimeError: no luck today"),
-        (models.Crashes("import"), Reason.ENVIRONMENT_MISSING, "-m pip install no_such_package"),
+        (Misbehaving("load"), Reason.LOAD_FAILED, "killed by SIGSEGV"),
+        (Misbehaving("raise"), Reason.LOAD_FAILED, "RuntimeError: no luck today"),
+        (Misbehaving("predict"), Reason.WARMUP_FAILED, "RuntimeError: no luck today"),
+        (Misbehaving("import"), Reason.ENVIRONMENT_MISSING, "-m pip install no_such_package"),
     ],
 )
 async def test_a_model_that_cannot_be_run_says_why(

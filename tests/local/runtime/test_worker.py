@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 import models_testing as models
+from misbehaving_testing import Misbehaving
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.runtime.backends import worker as backend
@@ -58,7 +59,7 @@ class Loader:
         return found
 
     async def open_misbehaving(self, when: str) -> WorkerBackend:
-        path = models.write_joblib(models.Crashes(when), self.folder / "m.joblib")
+        path = models.write_joblib(Misbehaving(when), self.folder / "m.joblib")
         return await self.open(path, "joblib", "pickle")
 
 
