@@ -138,8 +138,11 @@ def kubectl() -> str:
             raise AssertionError(f"{what} (1.30 or newer is needed), and there is no go to build tools/kubectl with")
         built.parent.mkdir(parents=True, exist_ok=True)
         temporary = built.with_name(f"kubectl-{os.getpid()}")
-        command = [go, "build", "-o", str(temporary), "."]
-        done = subprocess.run(command, cwd=ROOT / "tools" / "kubectl", capture_output=True, text=True, check=False)
+        # Without a version of its own kubectl refuses to compare it with the server's.
+        version = "-X k8s.io/component-base/version.gitVersion=v1.32.9"
+        command = [go, "build", "-trimpath", f"-ldflags={version}", "-o", str(temporary), "."]
+        place, environment = ROOT / "tools" / "kubectl", {**os.environ, "CGO_ENABLED": "0"}
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             raise AssertionError(f"{what}, and tools/kubectl could not be built with go:\n{done.stderr[-2000:]}")
         temporary.replace(built)

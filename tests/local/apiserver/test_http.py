@@ -38,6 +38,7 @@ async def test_everybody_must_bear_the_token_but_for_health() -> None:
         ("TRACE", CONFIGS, 405),
         ("POST", "/version", 405),
         ("DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/models.modelyard.dev", 405),
+        ("DELETE", "/api/v1/namespaces", 405),
         ("DELETE", "/api/v1/namespaces/default", 403),
         ("GET", f"{CONFIGS}?labelSelector=a%20b%20c", 400),
         ("GET", f"{CONFIGS}?fieldSelector=data.x%3D1", 400),

@@ -10,6 +10,8 @@ import pytest
 
 from kubectl_testing import Kubectl, Output, running, until
 
+pytestmark = pytest.mark.timeout(900)  # the first test may have to build kubectl
+
 MANIFEST = """
 apiVersion: modelyard.dev/v1alpha1
 kind: ModelService

@@ -9,7 +9,6 @@ from modelyard.control.apiserver.kinds import Kind
 from modelyard.control.apiserver.requests import Catalog
 
 Object = dict[str, Any]
-READ_ONLY = frozenset({"customresourcedefinitions"})
 _WRITES = ("create", "delete", "deletecollection", "patch", "update")
 _READS = ("get", "list", "watch")
 VERSION = {
@@ -24,6 +23,13 @@ VERSION = {
     "platform": "",
 }
 """The version of Kubernetes whose API is spoken: kubectl compares it with its own."""
+
+
+def verbs(kind: Kind) -> frozenset[str]:
+    """What may be done with a kind: definitions are only read, namespaces are deleted one by one."""
+    if kind.plural == "customresourcedefinitions":
+        return frozenset(_READS)
+    return frozenset((*_READS, *_WRITES)) - ({"deletecollection"} if kind.plural == "namespaces" else set())
 
 
 def answer(path: str, catalog: Catalog, host: str) -> Object | None:
@@ -71,7 +77,7 @@ def _resource(kind: Kind) -> Object:
         "singularName": kind.singular,
         "namespaced": kind.namespaced,
         "kind": kind.kind,
-        "verbs": sorted(_READS if kind.plural in READ_ONLY else (*_READS, *_WRITES)),
+        "verbs": sorted(verbs(kind)),
         **({"shortNames": list(kind.short_names)} if kind.short_names else {}),
         **({"categories": list(kind.categories)} if kind.categories else {}),
     }

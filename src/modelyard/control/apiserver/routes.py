@@ -99,18 +99,29 @@ class Routes:
         return web.Response(body=self._documents[path], content_type="application/json")
 
     async def _resource(self, request: web.Request, target: Target) -> web.StreamResponse:
-        verb = {"HEAD": "GET"}.get(request.method, request.method)
+        method = "GET" if request.method == "HEAD" else request.method
         if target.name is None:
-            verbs = {"GET": self._list, "POST": self._create, "DELETE": self._delete_all}
+            calls = {
+                "GET": ("list", self._list),
+                "POST": ("create", self._create),
+                "DELETE": ("deletecollection", self._delete_all),
+            }
         else:
-            verbs = {"GET": self._get, "PUT": self._update, "PATCH": self._patch, "DELETE": self._delete}
-        call = verbs.get(verb)
-        if call is None or (verb != "GET" and target.kind.plural in discovery.READ_ONLY):
-            raise status.method_not_allowed(target.kind, request.method.lower())
-        if (target.subresource and verb == "DELETE") or (
-            verb == "POST" and target.kind.namespaced and target.namespace is None
+            calls = {
+                "GET": ("get", self._get),
+                "PUT": ("update", self._update),
+                "PATCH": ("patch", self._patch),
+                "DELETE": ("delete", self._delete),
+            }
+        verb, call = calls.get(method, ("", None))
+        nowhere = verb == "create" and target.kind.namespaced and target.namespace is None
+        if (
+            call is None
+            or verb not in discovery.verbs(target.kind)
+            or nowhere
+            or (target.subresource and verb == "delete")
         ):
-            raise status.method_not_allowed(target.kind, request.method.lower())
+            raise status.method_not_allowed(target.kind, verb)
         return await call(request, target)
 
     async def _get(self, request: web.Request, target: Target) -> web.Response:
