@@ -1,6 +1,6 @@
 """The API server as a process of its own, and real kubectl to talk to it.
 
-Run as a program it is that process: `python kubectl_testing.py DATA_FOLDER` prints its URL and serves until killed.
+Run as a program it is that process: `python kubectl_testing.py DATA_FOLDER` prints its URL and serves until killed or until its standard input ends.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ async def serve(path: Path) -> None:
             async with server.listening("127.0.0.1", 0) as url:
                 data.write_kubeconfig(url)
                 print(url, flush=True)
-                await asyncio.Event().wait()
+                await asyncio.to_thread(sys.stdin.read)  # until who started this is gone
 
 
 class Server:
@@ -49,7 +49,11 @@ class Server:
         self.path = path
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(path)], stdout=subprocess.PIPE, env=environment, text=True
+            [sys.executable, __file__, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
         )
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], 60)
@@ -66,8 +70,9 @@ class Server:
         """As a power cut would, as far as the process is concerned."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
 
 
 @contextmanager
