@@ -89,6 +89,7 @@ async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> R
             clock=clock,
         )
     )
+    secrets.add_handler(lambda _place, _old, _new: driver.look_again())
     gateway = await stack.enter_async_context(
         EnvoyGateway(host=options.host, port=options.port, run=folder.run, logs=folder.own, clock=clock)
     )

@@ -32,7 +32,7 @@ class Objects:
         self._users: dict[_Place, set[Key]] = defaultdict(set)
         self._owned: dict[str, set[Key]] = defaultdict(set)
         self._services_by_uid: dict[str, Key] = {}
-        self._revisions: dict[Key, dict[str, Revision]] = defaultdict(dict)
+        self._revisions: dict[Key, dict[str, tuple[str, Revision]]] = defaultdict(dict)
         self._revision_owners: dict[_Place, Key] = {}
 
     def put(self, kind: str, namespace: str, name: str, body: Object | None) -> set[Key]:
@@ -61,7 +61,7 @@ class Objects:
                 del self._revisions[owner]
         if body is not None:
             found = render.revision(body)
-            self._revisions[found.owner][name] = found
+            self._revisions[found.owner][name] = (_owner_uid(body), found)
             self._revision_owners[namespace, name] = found.owner
             touched.add(found.owner)
         return touched
@@ -84,8 +84,9 @@ class Objects:
         return tuple(each for each in found if isinstance(each, Model))
 
     def revisions(self, owner: Key) -> tuple[Revision, ...]:
-        """The recorded revisions of a service."""
-        return tuple(self._revisions.get(owner, {}).values())
+        """The recorded revisions of a service; not those of an earlier one of the same name, which are going."""
+        uid = self.raw.get(owner, {}).get("metadata", {}).get("uid", "")
+        return tuple(each for owner_uid, each in self._revisions.get(owner, {}).values() if owner_uid == uid)
 
     def _index(self, key: Key, thing: load.Declared) -> None:
         if isinstance(thing, Runtime):
@@ -123,6 +124,11 @@ class Objects:
         if isinstance(thing, Runtime):
             keys |= {other for other in self.raw if other.namespace == key.namespace}
         return keys
+
+
+def _owner_uid(body: Object) -> str:
+    references = body.get("metadata", {}).get("ownerReferences") or ()
+    return next((str(each.get("uid", "")) for each in references if each.get("controller")), "")
 
 
 def _controllers(model: Model) -> list[str]:

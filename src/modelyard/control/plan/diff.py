@@ -7,7 +7,11 @@ from modelyard.control.ir.route import Endpoints
 
 
 def diff(desired: Desired, observed: Observed) -> tuple[Action, ...]:
-    """What one owner's driver must do, in a stable order: what is new first, what ends last."""
+    """What one owner's driver must do, in a stable order: what is new first, what ends last.
+
+    A unit that runs something else under a wanted name (its service was deleted and made again) ends first; the wanted
+    one is started when it is gone.
+    """
     want = {each.unit.name: each for each in desired.units}
     have = {each.unit.name: each for each in observed.units}
     tasks = {task.name: task for task in desired.tasks}
@@ -17,9 +21,13 @@ def diff(desired: Desired, observed: Observed) -> tuple[Action, ...]:
     resizes = [
         Resize(unit=n, owner=want[n].unit.owner, replicas=want[n].replicas)
         for n in sorted(want.keys() & have.keys())
-        if want[n].replicas != have[n].replicas
+        if want[n].unit == have[n].unit and want[n].replicas != have[n].replicas
     ]
-    stops = [Stop(unit=n, owner=have[n].unit.owner) for n in sorted(have.keys() - want.keys())]
+    stops = [
+        Stop(unit=n, owner=have[n].unit.owner)
+        for n in sorted(have.keys())
+        if n not in want or want[n].unit != have[n].unit
+    ]
     forgets = [Forget(task=n, owner=known[n].owner) for n in sorted(known.keys() - tasks.keys())]
     return (*starts, *runs, *resizes, *stops, *forgets)
 

@@ -1,5 +1,6 @@
 """ModelService: its revisions, the units that run, the route, and what to say about it."""
 
+from dataclasses import replace
 from typing import Any
 
 from modelyard.api.service import ModelService
@@ -22,6 +23,7 @@ from modelyard.control.plan.views import Event, Outcome, OwnedModel, ServiceView
 
 def desire(view: ServiceView, now: float) -> Outcome:
     """Everything that must exist for a service, and its status."""
+    view = _without_strangers(view)
     service = view.service
     resolved = revisions.resolve(view)
     new = _new_revision(view, resolved)
@@ -57,6 +59,13 @@ def desire(view: ServiceView, now: float) -> Outcome:
         models=(owned,) if owned and all(each.metadata.name != owned.name for each in view.models) else (),
         obsolete_models=_obsolete_models(view, owned),
     )
+
+
+def _without_strangers(view: ServiceView) -> ServiceView:
+    """What an earlier service of the same name left running under our units' names never counts as ours."""
+    recorded = {revision.unit.name: revision.unit for revision in view.revisions}
+    ours = tuple(each for each in view.observed.units if recorded.get(each.unit.name, each.unit) == each.unit)
+    return replace(view, observed=Observed(units=ours, tasks=view.observed.tasks))
 
 
 def _units(view: ServiceView, rollout: Rollout) -> tuple[DesiredUnit, ...]:
