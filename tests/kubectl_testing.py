@@ -1,6 +1,7 @@
 """The API server as a process of its own, and real kubectl to talk to it.
 
-Run as a program it is that process: `python kubectl_testing.py DATA_FOLDER` prints its URL and serves until killed or until its standard input ends.
+Run as a program it is that process: `python kubectl_testing.py DATA_FOLDER` prints its URL and serves until it is
+killed or its standard input ends.
 """
 
 import asyncio
