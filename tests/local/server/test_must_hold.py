@@ -126,7 +126,7 @@ def test_what_is_wrong_with_a_model_is_said_and_the_server_stays_at_rest(yard: Y
         "wrong-digest": ("DigestMismatch", wrong),
         "truncated": ("ArtifactInvalid", "truncated.onnx"),
         "unknown": ("FormatUnknown", "notes.txt"),
-        "aborts": ("LoadFailed", "signal 6"),
+        "aborts": ("LoadFailed", "SIGABRT"),
         "sleepy": ("", "sleep"),
     }
     with yard:
