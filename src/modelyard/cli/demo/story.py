@@ -166,9 +166,7 @@ def _modelyard(screen: Screen, folder: Path, *arguments: str) -> None:
 
 def _command(screen: Screen, command: list[str], folder: Path, *, shown: str) -> None:
     screen.command(shown)
-    done = subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     screen.output(done.stdout)
     if done.returncode:
         raise UserError(f"{shown!r} ended with status {done.returncode}")
