@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import joblib  # type: ignore[import-untyped]
+import joblib
 import numpy as np
 import onnx
 import skops.io

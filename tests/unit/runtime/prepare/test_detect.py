@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import joblib  # type: ignore[import-untyped]
+import joblib
 import numpy as np
 import pytest
 from hypothesis import given
