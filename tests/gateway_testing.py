@@ -4,21 +4,27 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 
 class Upstream:
     """A replica's stand-in on a Unix socket: says who it is, and how large the body was.
 
-    A path that ends in `slow` is answered after 30 s, one that ends in `echo` with the head of the request.
+    A path that ends in `slow` is never answered, one that ends in `echo` with the head of the request.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
         self.name = name
         self.requests = 0
+        self.holding = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._released: asyncio.Event | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server
 
@@ -32,10 +38,19 @@ class Upstream:
     async def stop(self) -> None:
         """As a process that is killed: every connection breaks, the socket file stays."""
         self._server.close()
+        self._stopped.set()
         for writer in list(self._writers):
             writer.transport.abort()
-        while self._writers:
+        while self._writers:  # noqa: ASYNC110  a few turns of the loop
             await asyncio.sleep(0.001)
+
+    def hold(self) -> None:
+        """Answer nobody until `release`; `holding` is set when somebody waits."""
+        self._released = asyncio.Event()
+
+    def release(self) -> None:
+        if self._released:
+            self._released.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -52,7 +67,7 @@ class Upstream:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        path = head.split(" ", 2)[1]
+        path = head.split(" ", 2)[1].partition("?")[0]
         size = 0
         if "transfer-encoding: chunked" in head:
             while length := int((await reader.readline()).strip() or b"0", 16):
@@ -63,7 +78,11 @@ class Upstream:
             size = int(head.split("content-length: ")[1].split("\r\n")[0])
             await reader.readexactly(size)
         if path.endswith("slow"):
-            await asyncio.sleep(30)
+            await self._stopped.wait()
+            raise ConnectionError
+        if self._released:
+            self.holding.set()
+            await self._released.wait()
         self.requests += 1
         answer: dict[str, Any] = {"unit": self.name, "bytes": size}
         if path.endswith("echo"):
@@ -84,6 +103,46 @@ async def upstream(path: Path, name: str) -> AsyncIterator[Upstream]:
         yield one
     finally:
         await one.stop()
+
+
+async def becomes_true(fact: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for a fact."""
+    async with asyncio.timeout(seconds):
+        while not fact():  # noqa: ASYNC110  whatever the fact is made of
+            await asyncio.sleep(0.005)
+
+
+class Load:
+    """Callers that send one request after the other while the block runs, and remember what went wrong."""
+
+    def __init__(self, url: str, callers: int = 8) -> None:
+        self.answered: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._url = url
+        self._callers = callers
+        self._ends = False
+
+    async def __aenter__(self) -> "Load":
+        self._session = aiohttp.ClientSession()
+        self._tasks = [asyncio.create_task(self._call()) for _ in range(self._callers)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._ends = True
+        await asyncio.gather(*self._tasks)
+        await self._session.close()
+
+    async def _call(self) -> None:
+        while not self._ends:
+            try:
+                async with self._session.post(self._url, data=b'{"inputs": []}') as answer:
+                    text = await answer.text()
+                if answer.status == 200:
+                    self.answered[json.loads(text)["unit"]] += 1
+                else:
+                    self.failures.append(f"{answer.status} {text}")
+            except (aiohttp.ClientError, TimeoutError) as error:
+                self.failures.append(repr(error))
 
 
 async def _main(path: str, name: str) -> None:

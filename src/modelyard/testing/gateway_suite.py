@@ -171,7 +171,7 @@ class GatewaySuite:
 
 
 async def _answered(rig: GatewayRig, public_id: str, wanted: tuple[int, str]) -> None:
-    """Wait for an answer: new endpoints of a known unit are in force without anything being acknowledged to the owner."""
+    """Wait for an answer: that a known unit's new endpoints are in force is acknowledged to nobody."""
     deadline = time.monotonic() + DEADLINE_SECONDS
     while (found := await rig.ask(public_id)) != wanted:
         assert time.monotonic() < deadline, f"still {found} after {DEADLINE_SECONDS} s"

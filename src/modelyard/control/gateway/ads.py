@@ -18,12 +18,12 @@ _LARGEST_MESSAGE_BYTES = 64 * 2**20
 
 
 class Ads:
-    """Serves a table. answered: called with a type and names when something became known about them.
+    """Serves a table. answered: called with a type and names when something became known about them (None: about all).
 
     One client is served: a newer stream ends the older one, whose Envoy is gone or has given the stream up.
     """
 
-    def __init__(self, socket: Path, answered: Callable[[str, Collection[str]], None]) -> None:
+    def __init__(self, socket: Path, answered: Callable[[str, Collection[str] | None], None]) -> None:
         self._socket = socket
         self._answered = answered
         self._table = Table(TYPES, _renewed)
@@ -110,8 +110,8 @@ class Ads:
 
 
 def _renewed(kind: str, body: bytes, count: int) -> bytes:
-    """Envoy 1.40 remembers the good scopes of a refused response without using them: sent again as they were, they would
-    be acknowledged and still not be in force. So they come again with another content, in metadata that nobody reads.
+    """Envoy 1.40 remembers the good scopes of a refused response without using them: sent again as they were, they
+    would be acknowledged and still not be in force. So they come again changed, in metadata that nobody reads.
     """
     if kind != xds.SCOPE:
         return body

@@ -100,7 +100,7 @@ class EnvoyGateway:
         """See `Gateway.hints`."""
         return self._hints.drain()
 
-    def _answered(self, kind: str, names: Collection[str]) -> None:
+    def _answered(self, kind: str, names: Collection[str] | None) -> None:
         self._switch.answered(kind, names)
         self._changed.set()
 

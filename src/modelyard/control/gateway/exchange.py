@@ -120,10 +120,10 @@ class Exchange:
         resource = self._table.by_type[kind].get(name)
         return refusal.message if refusal and resource and refusal.version == resource.version else ""
 
-    def receive(self, request: Any) -> tuple[str, Collection[str]]:
+    def receive(self, request: Any) -> tuple[str, Collection[str] | None]:
         """Take in a DeltaDiscoveryRequest: an answer, a subscription, or both. Unknown types are ignored.
 
-        Returns the type, and the names about which something became known.
+        Returns the type, and the names about which something became known: None for all, after the first request.
         """
         kind = request.type_url.removeprefix(_TYPE)
         if kind not in self._table.by_type:
@@ -137,7 +137,7 @@ class Exchange:
         if first:
             subscription.has.update(request.initial_resource_versions)
         self._subscribe(kind, subscription, request, first)
-        return kind, names or tuple(subscription.has if first else ())
+        return kind, None if first else names or ()
 
     def responses(self) -> Iterator[Any]:
         """The DeltaDiscoveryResponses to send now."""

@@ -7,7 +7,7 @@ owner, and does what is next. The cost of a change does not grow with the number
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from modelyard.base.errors import UserError
@@ -57,6 +57,7 @@ class Switch:
         self._goal = _Routes(self._uses)
         self._told = _Routes(self._uses)
         self._in_force = _Routes(self._uses)
+        self._changing: dict[Key, set[Route]] = {}  # told something that Envoy may not have yet -> what it may have
         self._refused: dict[Key, _Refused] = {}
         self._contested: dict[Key, str] = {}
         self._seen: dict[Key, ObservedRoute] = {}
@@ -79,15 +80,20 @@ class Switch:
         self._contested = contest
         self.answered(xds.ASSIGNMENT, self._units.publish(endpoints))
 
-    def answered(self, kind: str, names: Iterable[str]) -> None:
-        """Envoy answered, or something became known, about these: who waits for it is due."""
-        by_name = self._by_id if kind == xds.SCOPE else self._by_unit
-        for name in names:
+    def answered(self, kind: str, names: Collection[str] | None) -> None:
+        """Envoy answered, or something became known, about these (None: about all): who waits for it is due."""
+        by_name: Mapping[str, Collection[Key]] = self._by_id if kind == xds.SCOPE else self._by_unit
+        for name in list(by_name) if names is None else names:
+            if kind == xds.ASSIGNMENT:
+                self._units.take_answer(name)
             self.due.update(dict.fromkeys(by_name.get(name, ())))
 
     def observe(self, owner: Key) -> ObservedRoute:
         """See `Gateway.observe`."""
-        return ObservedRoute(acknowledged=self._in_force.get(owner), rejected=self._why_not(owner))
+        acknowledged = self._in_force.get(owner)
+        if owner in self._changing and acknowledged == self._goal.get(owner):
+            acknowledged = None  # Envoy was told something else, and then this again: it may be in between
+        return ObservedRoute(acknowledged=acknowledged, rejected=self._why_not(owner))
 
     def settle(self, owner: Key) -> bool:
         """Do what is next for one owner. Returns whether what is observed of it has changed."""
@@ -145,16 +151,19 @@ class Switch:
 
     def _take_answers(self, owner: Key) -> None:
         told, in_force = self._told.get(owner), self._in_force.get(owner)
-        if told == in_force:
+        if owner not in self._changing:
             return
         why = next((w for each in _ids(told) if (w := self._discovery.refusal(xds.SCOPE, each))), "")
         if told is not None and why:
             self._refused[owner] = _Refused(told, why)
             self._tell(owner, in_force)
-        elif all(self._discovery.holds(xds.SCOPE, each) for each in {*_ids(told), *_ids(in_force)}):
-            self._refused.pop(owner, None)
+            told = in_force
+        former = {each for route in self._changing[owner] for each in route.ids}
+        if all(self._discovery.holds(xds.SCOPE, each) for each in former.union(_ids(told))):
+            for route in self._changing.pop(owner):
+                self._uses.subtract(each.unit for each in route.backends)
             self._in_force.replace(owner, told)
-            for each in set(_ids(in_force)) - set(_ids(told)):
+            for each in former.difference(_ids(told)):
                 self._leave(owner, each)
 
     def _tell(self, owner: Key, route: Route | None) -> None:
@@ -173,8 +182,10 @@ class Switch:
                 self._discovery.put(xds.SCOPE, each, xds.scope(each, None))
             else:
                 self._discovery.remove(xds.SCOPE, each)
-            if owner not in self._in_force:
-                self._leave(owner, each)
+        former = self._changing.setdefault(owner, set())
+        if before is not None and before not in former:
+            former.add(before)
+            self._uses.update(each.unit for each in before.backends)
         self._told.replace(owner, route)
         self._is_listed = False
 

@@ -26,7 +26,8 @@ class Units:
         self._discovery = discovery
         self._published: dict[str, Endpoints] = {}
         self._told: dict[str, Endpoints] = {}
-        self._unsayable: dict[str, str] = {}
+        self._in_force: dict[str, Endpoints] = {}
+        self._refused: dict[str, tuple[Endpoints, str]] = {}
 
     def publish(self, endpoints: tuple[Endpoints, ...]) -> set[str]:
         """Take new endpoints; those of units that Envoy knows go to it at once. Returns units that changed."""
@@ -47,33 +48,47 @@ class Units:
         """Whether Envoy acknowledged the cluster and its latest endpoints."""
         return (
             unit in self._told
-            and unit not in self._unsayable
+            and self._told[unit] == self._published.get(unit, self._told[unit])
             and self._discovery.holds(xds.CLUSTER, unit)
             and self._discovery.holds(xds.ASSIGNMENT, unit)
         )
 
     def refusal(self, unit: str) -> str:
         """Why the latest endpoints of a unit cannot be in force, or ""."""
-        return (
-            self._unsayable.get(unit, "")
-            or self._discovery.refusal(xds.CLUSTER, unit)
-            or self._discovery.refusal(xds.ASSIGNMENT, unit)
-        )
+        endpoints, why = self._refused.get(unit, (None, ""))
+        return (why if endpoints == self._published.get(unit) else "") or self._discovery.refusal(xds.CLUSTER, unit)
+
+    def take_answer(self, unit: str) -> None:
+        """Envoy may have answered: what it refused is put back to what is in force, if there is anything."""
+        told = self._told.get(unit)
+        if told is None:
+            return
+        why = self._discovery.refusal(xds.ASSIGNMENT, unit)
+        if why:
+            self._refuse(told, why)
+        elif self._discovery.holds(xds.ASSIGNMENT, unit):
+            self._in_force[unit] = told
 
     def forget(self, unit: str) -> None:
         """Nothing names it any more."""
         if self._told.pop(unit, None) is not None:
-            self._unsayable.pop(unit, None)
+            self._in_force.pop(unit, None)
+            self._refused.pop(unit, None)
             self._discovery.remove(xds.CLUSTER, unit)
             self._discovery.remove(xds.ASSIGNMENT, unit)
 
     def _tell(self, endpoints: Endpoints) -> None:
-        """What cannot be said is remembered as the unit's refusal; its former endpoints stay in force."""
         self._told[endpoints.unit] = endpoints
         try:
             # Envoy asks for the endpoints when it gets the cluster.
             self._discovery.put(xds.ASSIGNMENT, endpoints.unit, xds.assignment(endpoints))
             self._discovery.put(xds.CLUSTER, endpoints.unit, xds.cluster(endpoints.unit))
-            self._unsayable.pop(endpoints.unit, None)
         except UserError as error:
-            self._unsayable[endpoints.unit] = error.message
+            self._refuse(endpoints, error.message)
+
+    def _refuse(self, endpoints: Endpoints, why: str) -> None:
+        self._refused[endpoints.unit] = (endpoints, why)
+        before = self._in_force.get(endpoints.unit)
+        if before is not None and before != endpoints:
+            self._told[before.unit] = before
+            self._discovery.put(xds.ASSIGNMENT, before.unit, xds.assignment(before))

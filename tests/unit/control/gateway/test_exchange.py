@@ -1,0 +1,199 @@
+"""The delta discovery protocol: whatever a client does, in the end it has what it can take of what there is."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from modelyard.control.gateway import descriptors
+from modelyard.control.gateway.exchange import Exchange, Table
+
+KIND = "a.Kind"
+NAMES = st.sampled_from(["x", "y", "z"])
+BODIES = st.sampled_from([b"one", b"two", b"bad"])
+
+
+def request(**fields: Any) -> Any:
+    """A DeltaDiscoveryRequest for KIND."""
+    made: Any = descriptors.message_class("envoy.service.discovery.v3.DeltaDiscoveryRequest")()
+    made.type_url = f"type.googleapis.com/{fields.pop('kind', KIND)}"
+    message = fields.pop("error", None)
+    if message is not None:
+        made.error_detail.message = message
+    for name, value in fields.items():
+        if name == "initial_resource_versions":
+            made.initial_resource_versions.update(value)
+        elif isinstance(value, list):
+            getattr(made, name).extend(value)
+        else:
+            setattr(made, name, value)
+    return made
+
+
+def table(*kinds: str) -> Table:
+    return Table(kinds or (KIND,), lambda _kind, body, count: body.split(b"|")[0] + b"|%d" % count)
+
+
+def sent(exchange: Exchange) -> list[tuple[list[str], list[str]]]:
+    """What each response brings and takes."""
+    return [([each.name for each in one.resources], list(one.removed_resources)) for one in list(exchange.responses())]
+
+
+def test_a_client_that_asks_for_everything_is_answered_even_when_there_is_nothing() -> None:
+    exchange = Exchange(table())
+    exchange.receive(request())
+    assert sent(exchange) == [([], [])]
+    assert sent(exchange) == []
+
+
+def test_a_client_that_comes_back_gets_only_what_differs() -> None:
+    things = table()
+    for name in ("kept", "changed", "new"):
+        things.put(KIND, name, name.encode())
+    exchange = Exchange(things)
+    has = {"kept": things.by_type[KIND]["kept"].version, "changed": "old", "gone": "old"}
+    exchange.receive(request(initial_resource_versions=has))
+    assert sent(exchange) == [(["changed", "new"], ["gone"])]
+
+
+def test_a_client_that_asks_again_for_a_name_gets_it_again() -> None:
+    things = table()
+    things.put(KIND, "x", b"one")
+    exchange = Exchange(things)
+    exchange.receive(request(resource_names_subscribe=["x"]))
+    assert sent(exchange) == [(["x"], [])]
+    exchange.receive(request(response_nonce="1"))
+    assert exchange.holds(KIND, "x")
+    exchange.receive(request(resource_names_unsubscribe=["x"]))
+    exchange.receive(request(resource_names_subscribe=["x"]))
+    assert sent(exchange) == [(["x"], [])]
+
+
+def test_a_refused_response_is_narrowed_to_the_one_to_blame() -> None:
+    things = table()
+    for name, body in (("x", b"one"), ("y", b"bad"), ("z", b"two")):
+        things.put(KIND, name, body)
+    exchange = Exchange(things)
+    exchange.receive(request())
+    assert sent(exchange) == [(["x", "y", "z"], [])]
+    exchange.receive(request(response_nonce="1", error="no"))
+    assert [names for names, _ in sent(exchange)] == [["x"], ["y"], ["z"]]
+    exchange.receive(request(response_nonce="2"))
+    exchange.receive(request(response_nonce="3", error="y is bad"))
+    exchange.receive(request(response_nonce="4"))
+    assert exchange.holds(KIND, "x")
+    assert exchange.refusal(KIND, "y") == "y is bad"
+    assert sent(exchange) == []
+
+
+def test_types_are_sent_in_their_order() -> None:
+    things = table("first", "second")
+    things.put("second", "x", b"")
+    things.put("first", "x", b"")
+    exchange = Exchange(things)
+    exchange.receive(request(kind="second"))
+    exchange.receive(request(kind="first"))
+    assert [one.type_url.split("/")[1] for one in exchange.responses()] == ["first", "second"]
+
+
+@given(
+    st.lists(
+        st.builds(
+            request,
+            kind=st.sampled_from([KIND, "unknown", ""]),
+            response_nonce=st.sampled_from(["", "1", "2", "x"]),
+            resource_names_subscribe=st.lists(st.sampled_from(["*", "x", "", "é"]), max_size=3),
+            resource_names_unsubscribe=st.lists(st.sampled_from(["*", "x", "", "é"]), max_size=3),
+            initial_resource_versions=st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=3),
+            error=st.none() | st.text(max_size=3),
+        ),
+        max_size=12,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_no_request_breaks_the_exchange(requests: list[Any]) -> None:
+    things = table()
+    things.put(KIND, "x", b"one")
+    exchange = Exchange(things)
+    for each in requests:
+        exchange.receive(each)
+        assert len(sent(exchange)) <= 33
+
+
+class Conversation(RuleBasedStateMachine):
+    """A table that changes; an Envoy that takes its time, refuses bad bodies, and comes back with or without memory."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.table = table()
+        self.wanted: dict[str, bytes] = {}
+        self.has: dict[str, tuple[str, bytes]] = {}
+        self.connect()
+
+    def connect(self) -> None:
+        self.exchange = Exchange(self.table)
+        self.waiting: list[Any] = []
+        versions = {name: version for name, (version, _) in self.has.items()}
+        self.exchange.receive(request(initial_resource_versions=versions))
+
+    @rule(name=NAMES, body=BODIES)
+    def put(self, name: str, body: bytes) -> None:
+        self.wanted[name] = body
+        if self.table.put(KIND, name, body):
+            self.exchange.touch(KIND, name)
+
+    @rule(name=NAMES)
+    def remove(self, name: str) -> None:
+        self.wanted.pop(name, None)
+        if self.table.remove(KIND, name):
+            self.exchange.touch(KIND, name)
+
+    @rule()
+    def send(self) -> None:
+        self.waiting += self.exchange.responses()
+
+    @rule()
+    def answer(self) -> None:
+        """As Envoy does: all of a response or nothing."""
+        if not self.waiting:
+            return
+        response = self.waiting.pop(0)
+        if any(each.resource.value.startswith(b"bad") for each in response.resources):
+            self.exchange.receive(request(response_nonce=response.nonce, error="bad"))
+            return
+        for each in response.resources:
+            self.has[each.name] = (each.version, each.resource.value)
+        for name in response.removed_resources:
+            self.has.pop(name, None)
+        self.exchange.receive(request(response_nonce=response.nonce))
+
+    @rule(forgets=st.booleans())
+    def reconnect(self, forgets: bool) -> None:
+        if forgets:
+            self.has.clear()
+        self.connect()
+
+    @invariant()
+    def what_is_believed_to_be_held_is_held(self) -> None:
+        for name in self.wanted:
+            if self.exchange.holds(KIND, name):
+                assert self.has[name][0] == self.table.by_type[KIND][name].version
+
+    def teardown(self) -> None:
+        for _ in range(20):
+            self.send()
+            while self.waiting:
+                self.answer()
+        assert list(self.exchange.responses()) == []
+        assert self.has.keys() <= self.wanted.keys()
+        for name, body in self.wanted.items():
+            if body == b"bad":
+                assert self.exchange.refusal(KIND, name) == "bad"
+            else:
+                assert self.exchange.holds(KIND, name)
+                assert self.has[name][1].split(b"|")[0] == body
+
+
+TestConversation = Conversation.TestCase
+TestConversation.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

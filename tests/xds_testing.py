@@ -1,0 +1,38 @@
+"""The golden cases of the Envoy renderer, for those who compare them and those who feed them to Envoy."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from modelyard.control.ir.route import Endpoints, Route
+from modelyard.control.render import xds
+
+CASES = sorted((Path(__file__).parent / "golden" / "xds").glob("*.in.yaml"))
+
+
+def case(path: Path) -> tuple[tuple[Route, ...], tuple[Endpoints, ...]]:
+    """What is given."""
+    given = yaml.safe_load(path.read_text())
+    routes = msgspec.convert(given.get("routes", []), tuple[Route, ...])
+    return routes, msgspec.convert(given.get("endpoints", []), tuple[Endpoints, ...])
+
+
+def rendered(routes: tuple[Route, ...], endpoints: tuple[Endpoints, ...]) -> dict[str, Any]:
+    """Everything that Envoy is told, without shared parts; the listener and its scopes only where no route is given."""
+    if not routes:
+        fixed = [xds.scope(name, None, ("iris.default",), "1.2.3") for name in xds.SERVER_SCOPES]
+        return _copied({"listener": xds.listener("127.0.0.1", 8080), "scopes": fixed})
+    everything = {
+        "scopes": [xds.scope(public_id, route) for route in routes for public_id in route.ids],
+        "clusters": [xds.cluster(each.unit) for each in endpoints],
+        "assignments": [xds.assignment(each) for each in endpoints],
+    }
+    return _copied(everything)
+
+
+def _copied(value: dict[str, Any]) -> dict[str, Any]:
+    copy: dict[str, Any] = json.loads(json.dumps(value))
+    return copy
