@@ -10,6 +10,7 @@ from modelyard.api import API_VERSION
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
+from modelyard.base import durations, ids
 from modelyard.base.errors import FieldError, InvalidFields, UserError
 
 MAX_MANIFEST_BYTES = 3 * 2**20
@@ -21,6 +22,23 @@ _KINDS: dict[str, type[Runtime] | type[Model] | type[ModelService]] = {
     "Runtime": Runtime,
     "Model": Model,
     "ModelService": ModelService,
+}
+_SENTENCES = {
+    "extra_forbidden": "unknown field; remove it or correct its spelling",
+    "missing": "is required",
+    "string_type": "expected text; put the value in quotes",
+    "int_parsing": "expected a whole number",
+    "int_type": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "model_type": "expected fields below it",
+    "dict_type": "expected fields below it",
+    "model_attributes_type": "expected fields below it",
+    "tuple_type": "expected a list",
+}
+_SPELLINGS = {
+    durations.PATTERN: "expected a duration: numbers with units ms, s, m or h, such as 30s or 1m30s",
+    ids.NAME_PATTERN: "expected lower-case letters, digits and '-', with a letter or digit at both ends",
+    ids.DIGEST_PATTERN: "expected sha256: and 64 hexadecimal digits",
 }
 
 
@@ -130,8 +148,11 @@ def decode(body: Mapping[str, Any]) -> Declared:
 
 def field_errors(error: ValidationError) -> tuple[FieldError, ...]:
     """pydantic's findings as paths and sentences, each path once."""
-    found = {FieldError(_path(item["loc"]), _sentence(item["type"], item["msg"])): None for item in error.errors()}
-    return tuple(found)
+    found = (
+        FieldError(_path(item["loc"]), _sentence(item["type"], item["msg"], item.get("ctx") or {}))
+        for item in error.errors()
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def _path(location: tuple[int | str, ...]) -> str:
@@ -144,9 +165,10 @@ def _path(location: tuple[int | str, ...]) -> str:
     return text
 
 
-def _sentence(kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return "unknown field; remove it or correct its spelling"
-    if kind == "missing":
-        return "is required"
+def _sentence(kind: str, message: str, context: Mapping[str, Any]) -> str:
+    if kind == "string_pattern_mismatch" and context.get("pattern") in _SPELLINGS:
+        return _SPELLINGS[context["pattern"]]
+    if kind in _SENTENCES:
+        return _SENTENCES[kind]
+    message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:]

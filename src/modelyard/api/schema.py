@@ -6,26 +6,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from modelyard.api import GROUP, VERSION, structural
+from modelyard.api.columns import COLUMNS
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import NAME_RULES, ModelService
 
 Definition = dict[str, Any]
-Column = dict[str, Any]
 
 KINDS: tuple[type[BaseModel], ...] = (Runtime, Model, ModelService)
 SYSTEM_NAMESPACE = "modelyard-system"
 
 
-def _column(name: str, kind: str, path: str, priority: int = 0) -> Column:
-    column: Column = {"name": name, "type": kind, "jsonPath": path}
-    return {**column, "priority": priority} if priority else column
-
-
-_READY = _column("Ready", "string", '.status.conditions[?(@.type=="Ready")].status')
-_REASON = _column("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason')
-_MESSAGE = _column("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1)
-_AGE = _column("Age", "date", ".metadata.creationTimestamp")
 _SCALE = {
     "specReplicasPath": ".spec.replicas",
     "statusReplicasPath": ".status.replicas",
@@ -37,41 +28,9 @@ _SCALE = {
 def crds() -> tuple[Definition, ...]:
     """All definitions, sorted by kind. Treat them as constants."""
     return (
-        _definition(
-            Model,
-            short="mdl",
-            columns=(
-                _column("Format", "string", ".status.format"),
-                _READY,
-                _REASON,
-                _AGE,
-                _column("URI", "string", ".spec.uri", 1),
-                _column("Digest", "string", ".status.digest", 1),
-                _MESSAGE,
-            ),
-        ),
-        _definition(
-            ModelService,
-            short="msvc",
-            rules=NAME_RULES,
-            subresources={"scale": _SCALE},
-            columns=(
-                _column("URL", "string", ".status.url"),
-                _READY,
-                _REASON,
-                _column("Replicas", "integer", ".status.readyReplicas"),
-                _column("Desired", "integer", ".status.desiredReplicas"),
-                _column("Latest", "string", ".status.latestReadyRevision"),
-                _AGE,
-                _column("Digest", "string", ".status.digest", 1),
-                _MESSAGE,
-            ),
-        ),
-        _definition(
-            Runtime,
-            short="rt",
-            columns=(_column("Formats", "string", ".spec.formats[*].name"), _READY, _REASON, _AGE, _MESSAGE),
-        ),
+        _definition(Model, short="mdl"),
+        _definition(ModelService, short="msvc", rules=NAME_RULES, subresources={"scale": _SCALE}),
+        _definition(Runtime, short="rt"),
     )
 
 
@@ -79,7 +38,6 @@ def _definition(
     kind: type[BaseModel],
     *,
     short: str,
-    columns: tuple[Column, ...],
     rules: tuple[tuple[str, str], ...] = (),
     subresources: dict[str, Any] | None = None,
 ) -> Definition:
@@ -91,7 +49,7 @@ def _definition(
         "storage": True,
         "schema": {"openAPIV3Schema": _root(kind, rules)},
         "subresources": {"status": {}, **(subresources or {})},
-        "additionalPrinterColumns": list(columns),
+        "additionalPrinterColumns": list(COLUMNS[name]),
     }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",

@@ -7,6 +7,7 @@ whoever reads the output has gone, a command ends quietly with 1, as click does.
 import os
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -45,6 +46,14 @@ class _Commands(click.Group):
         found = import_module(f"modelyard.cli.{cmd_name}").command
         assert isinstance(found, click.Command)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in _COMMANDS or args[0].startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        close = get_close_matches(args[0], _COMMANDS, 1)
+        return ctx.fail(f"there is no command {args[0]!r}" + (f"; did you mean {close[0]}?" if close else ""))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -95,7 +104,7 @@ def _told(run: Callable[[], Any], shared: dict[str, Any]) -> int:
         status = run()
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        _explain(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
@@ -115,6 +124,15 @@ def _told(run: Callable[[], Any], shared: dict[str, Any]) -> int:
         )
         return _USER
     return status if isinstance(status, int) else 0
+
+
+def _explain(error: click.ClickException) -> None:
+    """Wrong usage looks like every other failure, and names the page that helps."""
+    message = error.format_message().rstrip(".")
+    click.echo(f"error: {message[:1].lower()}{message[1:]}", err=True)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        words = (error.ctx.command_path, *error.ctx.command.collect_usage_pieces(error.ctx))
+        click.echo(f"usage: {' '.join(words)} ('{error.ctx.command_path} --help' says more)", err=True)
 
 
 def _may_heal(error: Exception) -> bool:

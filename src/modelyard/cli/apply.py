@@ -9,8 +9,7 @@ from modelyard.api.load import Document
 from modelyard.base.errors import UserError
 from modelyard.cli import output, waiting, words
 from modelyard.cli.faults import refuse_faults
-from modelyard.cli.session import Session, Where, print_target, run, server_options
-from modelyard.control.kube import resources
+from modelyard.cli.session import Session, Where, manifest_option, print_target, run, server_options
 from modelyard.control.kube.client import ApiError
 from modelyard.sdk import artifacts, manifests, objects
 from modelyard.sdk.objects import Object
@@ -20,9 +19,7 @@ _FIRST = ("Namespace", "Secret", "ConfigMap", "Runtime", "Model")
 
 
 @click.command(epilog="Example: modelyard apply -f service.yaml --wait", short_help="Create or change objects.")
-@click.option(
-    "-f", "--filename", "paths", multiple=True, required=True, help="Manifest, folder of them, or - for stdin."
-)
+@manifest_option("apply")
 @click.option("--dry-run", is_flag=True, help="Let the server check everything and store nothing.")
 @click.option("--wait", is_flag=True, help="Wait until everything applied is Ready.")
 @click.option("--timeout", default=waiting.TIMEOUT_SECONDS, show_default=True, help="Seconds to wait.")
@@ -49,9 +46,7 @@ def command(where: Where, paths: tuple[str, ...], dry_run: bool, wait: bool, tim
         for note in await asyncio.to_thread(artifacts.changed, session.target, await _served(session, applied)):
             click.echo(f"note: {note}", err=True)
         if wait:
-            await waiting.wait_all_ready(session, applied, timeout)
-            if form is None:
-                _say_ready(applied)
+            await waiting.wait_all_ready(session, applied, timeout, quiet=form is not None)
 
     run(where, work)
 
@@ -105,10 +100,3 @@ async def _served(session: Session, applied: list[Object]) -> list[artifacts.Ser
 def _emit(applied: list[Object], form: str) -> None:
     value: Any = applied[0] if len(applied) == 1 else {"apiVersion": "v1", "kind": "List", "items": applied}
     output.emit(value, form)
-
-
-def _say_ready(applied: list[Object]) -> None:
-    for body in applied:
-        resource = objects.resource_of(body)
-        if resource in resources.OURS:
-            click.echo(f"{words.qualified(resource, body['metadata']['name'])} is Ready")

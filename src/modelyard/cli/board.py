@@ -34,8 +34,8 @@ class Board:
         key = (kind, *place)
         row = None if body is None else _row(body)
         before = self._rows.get(key)
-        if row == before:
-            return
+        if row == before or (row is not None and not row[1] and before is None):
+            return  # nothing new, or nothing known yet
         if row is None:
             self._rows.pop(key, None)
         else:

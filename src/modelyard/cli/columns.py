@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from modelyard.api import schema
+from modelyard.api import columns as declared
 from modelyard.control.apiserver import kinds
 from modelyard.control.apiserver.table import table
 from modelyard.control.kube.resources import Resource
@@ -33,5 +33,19 @@ def _text(cell: object) -> str:
 
 @cache
 def _kind(resource: Resource) -> kinds.Kind:
-    ours = (kinds.from_crd(crd) for crd in schema.crds())
-    return next(each for each in (*ours, *kinds.builtin()) if each.kind == resource.kind)
+    if resource.kind not in declared.COLUMNS:
+        return next(each for each in kinds.builtin() if each.kind == resource.kind)
+    return kinds.Kind(
+        group=resource.group,
+        version=resource.version,
+        kind=resource.kind,
+        plural=resource.plural,
+        singular=resource.kind.lower(),
+        list_kind=f"{resource.kind}List",
+        short_names=(),
+        categories=(),
+        namespaced=resource.namespaced,
+        schema=None,  # of no use here, and slow to make
+        columns=tuple(map(kinds.column, declared.COLUMNS[resource.kind])),
+        custom=True,
+    )

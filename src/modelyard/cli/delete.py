@@ -25,12 +25,13 @@ def command(
     """Delete objects by KIND NAME, KIND/NAME, or those of manifests. What they own goes with them."""
     if bool(asked) == bool(paths):
         raise click.UsageError("give either KIND NAME or -f FILE")
+    declared = [document.body for document in manifests.read(paths).documents] if paths else []
 
     async def work(session: Session) -> None:
         print_target(session.target)
         missing = []
         going: list[tuple[_Place, str]] = []
-        for place in _places(session, asked, paths):
+        for place in _places(session, asked, declared):
             resource, namespace, name = place
             uid = await objects.delete(session.client, resource, namespace, name)
             if uid is None:
@@ -50,14 +51,13 @@ def command(
     run(where, work)
 
 
-def _places(session: Session, asked: tuple[str, ...], paths: tuple[str, ...]) -> list[_Place]:
+def _places(session: Session, asked: tuple[str, ...], declared: list[Object]) -> list[_Place]:
     if asked:
         return [
             (resource, session.namespace if resource.namespaced else None, name)
             for resource, name in words.objects(asked)
         ]
-    bodies = [document.body for document in manifests.read(paths).documents]
-    found = [(objects.resource_of(body), *objects.place(body, session.namespace)) for body in bodies]
+    found = [(objects.resource_of(body), *objects.place(body, session.namespace)) for body in declared]
     return found[::-1]  # what refers to others goes before them
 
 

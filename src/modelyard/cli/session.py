@@ -44,6 +44,18 @@ def server_options(function: _Command) -> _Command:
     return wrapper
 
 
+def manifest_option(command: str) -> Callable[[_Command], _Command]:
+    """The option -f of a command that needs it. Without it the answer shows how it is written."""
+
+    def needed(_ctx: click.Context, _parameter: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:
+        if not paths:
+            raise click.UsageError(f"name the manifest with -f, as in 'modelyard {command} -f service.yaml'")
+        return paths
+
+    explained = "Manifest, folder of them, or - for stdin. Repeatable."
+    return click.option("-f", "--filename", "paths", multiple=True, callback=needed, metavar="FILE", help=explained)
+
+
 def run(where: Where, work: Callable[[Session], Awaitable[T]]) -> T:
     """Find the server, connect, work, close. Ctrl-C cancels the work cleanly."""
     target = find.find(where.context)

@@ -9,6 +9,7 @@ import click
 
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, RetryLater, UserError
+from modelyard.cli import words
 from modelyard.cli.session import Session
 from modelyard.control.kube import resources
 from modelyard.sdk import objects, watching
@@ -53,7 +54,8 @@ class News:
 
     def told(self, state: Object | None) -> None:
         found = objects.condition(state)
-        if found.get("status") == "True":
+        if found.get("status") == "True" or hopeless(state):
+            self._said = self._last
             return  # whoever waits says so
         message = str(found.get("message", "")).split("\n")[0]
         self._last = f"{found.get('reason')}: {message}" if found else "waiting"
@@ -78,7 +80,7 @@ async def wait_for(
     """The state of that object as soon as `until` holds. Raises as `watching.wait`, naming `modelyard why`."""
     resource = objects.resource_of(body)
     namespace, name = objects.place(body, session.namespace)
-    news = News(f"{resource.kind} {name}")
+    news = News(words.qualified(resource, name))
     wish = watching.Wish(until=until, told=news.told, hopeless=hopeless)
     saying = asyncio.create_task(news.keep_saying())
     try:
@@ -86,14 +88,17 @@ async def wait_for(
     except (UserError, RetryLater) as error:
         if resource not in (resources.MODELS, resources.MODELSERVICES):
             raise
-        raise type(error)(f"{error.message}; 'modelyard why {name}' says more") from error
+        raise type(error)(_indented(f"{error.message}\n'modelyard why {name}' says what to do")) from error
     finally:
         saying.cancel()
         await asyncio.gather(saying, return_exceptions=True)
 
 
-async def wait_all_ready(session: Session, bodies: Iterable[Object], seconds: float) -> None:
-    """Until each is Ready for what was just applied. Raises one error for all that are not."""
+async def wait_all_ready(session: Session, bodies: Iterable[Object], seconds: float, *, quiet: bool = False) -> None:
+    """Until each is Ready for what was just applied, and say so as it comes about, unless quiet.
+
+    Raises one error for all that are not.
+    """
 
     async def one(body: Object) -> ModelyardError | None:
         generation = int(body["metadata"].get("generation") or 0)
@@ -101,6 +106,8 @@ async def wait_all_ready(session: Session, bodies: Iterable[Object], seconds: fl
             await wait_for(session, body, lambda state: objects.is_ready(state, generation), seconds)
         except ModelyardError as error:
             return error
+        if not quiet:
+            click.echo(f"{words.qualified(objects.resource_of(body), body['metadata']['name'])} is Ready")
         return None
 
     ours = [body for body in bodies if objects.resource_of(body) in resources.OURS]
@@ -110,4 +117,21 @@ async def wait_all_ready(session: Session, bodies: Iterable[Object], seconds: fl
     if errors:
         # What somebody must change comes before what may still come about.
         errors.sort(key=lambda error: not isinstance(error, UserError))
-        raise type(errors[0])("\n".join(error.message for error in errors))
+        raise type(errors[0])("\n".join(each_once([error.message for error in errors])))
+
+
+def each_once(messages: list[str]) -> list[str]:
+    """A service fails with the words of its Model: whoever waits for both reads them once."""
+    causes: list[str] = []
+    found = []
+    for message in messages:
+        head, _, told = message.partition("\n")[0].partition(": ")
+        cause = told.partition(": ")[2]
+        found.append(f"{head} for the same reason" if any(each in cause for each in causes) else message)
+        causes.extend([cause] if cause else [])
+    return found
+
+
+def _indented(text: str) -> str:
+    """Lines after the first belong to it."""
+    return text.replace("\n", "\n  ")

@@ -51,8 +51,11 @@ async def look(session: Session, name: str) -> Case:
         body = await objects.get(session.client, resource, session.namespace, name)
         if body is not None:
             return await case_of(session, body)
-    known = " or ".join(each.kind for each in kinds)
-    raise UserError(f"there is no {known} {name} in namespace {session.namespace}")
+    first, *others = (each.kind for each in kinds)
+    known = " or ".join(filter(None, (", ".join([first, *others[:-1]]), *others[-1:])))
+    raise UserError(
+        f"there is no {known} {name} in namespace {session.namespace}; 'modelyard get modelyard -A' lists what there is"
+    )
 
 
 async def case_of(session: Session, body: objects.Object) -> Case:

@@ -1,5 +1,7 @@
 """What people type for objects: `models`, `msvc iris`, `model/iris`, `modelyard`."""
 
+from difflib import get_close_matches
+
 from modelyard.base.errors import UserError
 from modelyard.control.kube import resources
 from modelyard.control.kube.resources import Resource
@@ -19,6 +21,9 @@ def kind(word: str) -> Resource:
     """By plural, singular, kind or short name."""
     found = resources.find(word)
     if found is None:
+        close = get_close_matches(word.lower(), [each.plural for each in resources.ALL], 1)
+        if close:
+            raise UserError(f"there is no kind {word!r}; did you mean {close[0]}?")
         short = {each: word for word, each in resources.SHORT_NAMES.items()}
         known = ", ".join(f"{each.plural} ({short[each]})" if each in short else each.plural for each in resources.ALL)
         raise UserError(f"there is no kind {word!r}; there are: {known}")

@@ -9,11 +9,12 @@ from modelyard.base.clock import seconds_since_epoch
 from modelyard.base.conditions import Reason
 from modelyard.sdk.objects import Object, condition
 
-_MOST_EVENTS = 5
-_SAVE = (
-    "save a good model at {uri}, then: modelyard refresh {name}",
-    "or correct the uri in the manifest, and apply it",
-)
+_MOST_EVENTS = 3
+_SHORTEST_REPEAT = 12
+"""Shorter remains of a message may be in another one by chance."""
+_SAVE = ("save a good model at {uri}, then: modelyard refresh {name}",)
+_CORRECT_URI = "or correct the uri in the manifest, and apply it"
+_OTHER_MODEL = "or declare a Model of another name for another uri"
 _CORRECT = ("correct the manifest as said above, and apply it",)
 _TRIED = ("modelyard logs {name}", "it is tried again by itself, with growing pauses")
 _WAIT = ("wait a moment; what happens now: modelyard logs {name} -f",)
@@ -33,6 +34,14 @@ _NEXT: Mapping[str, tuple[str, ...]] = {
     Reason.SIGNATURE_MISMATCH: _CORRECT,
     Reason.SAMPLE_MISSING: _CORRECT,
     Reason.RUNTIME_MISMATCH: _CORRECT,
+    Reason.UNSUPPORTED: _CORRECT,
+    Reason.INVALID: _CORRECT,
+    Reason.ARTIFACT_TOO_LARGE: _SAVE,
+    Reason.UNSCHEDULABLE: (
+        "correct spec.resources in the manifest, and apply it",
+        "or make room; what else runs here: modelyard get modelservices -A",
+    ),
+    Reason.DISK_FULL: ("make room on that disk: the rest follows by itself",),
     Reason.ENVIRONMENT_MISSING: ("install what is missing where 'modelyard up' runs, then: modelyard refresh {name}",),
     Reason.CRASHED: _TRIED,
     Reason.LOAD_FAILED: _TRIED,
@@ -62,7 +71,8 @@ class Case:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diagnosis:
     """headline: the answer in one line. details: what failed, in its own words; may be many lines. facts: what else is
-    known. next_steps: what to do. events: the latest, one line each."""
+    known. next_steps: what to do. events: the latest
+    warnings that say something else, one line each."""
 
     healthy: bool
     headline: str
@@ -78,7 +88,7 @@ class Diagnosis:
             parts.append(_indented(self.details))
         parts.extend(f"  {fact}" for fact in self.facts)
         if self.events:
-            parts.append("Latest events:")
+            parts.append("Warnings:")
             parts.extend(f"  {event}" for event in self.events)
         if self.next_steps:
             parts.append("Next:")
@@ -139,21 +149,28 @@ def _unhealthy(case: Case, subject: str, ready: Object, now: float) -> Diagnosis
     if ready.get("reason") == Reason.MODEL_NOT_READY and case.model is not None:
         cause = condition(case.model) or ready
     since = _ago(ready.get("lastTransitionTime"), now)
-    details = str(ready.get("message") or cause.get("message") or "")
-    inner = str((condition(case.model) if case.model else cause).get("message") or "")
-    if cause is not ready and inner and inner not in details:
-        details = f"{details}\n{inner}"
+    details = str(ready.get("message") or "")
+    inner = str(cause.get("message") or "")
+    if not _told(inner, details):
+        details = f"{details}\n{inner}".lstrip("\n")
     return Diagnosis(
         healthy=False,
         headline=f"{subject} is not Ready: {cause.get('reason')}" + (f" (for {since})" if since else ""),
-        details=details,
-        facts=tuple(fact for fact in _facts(case) if not inner or inner.split("\n", maxsplit=1)[0] not in fact),
+        details=_plain(case, details),
+        facts=_facts(case, details),
         next_steps=_steps(case, cause),
-        events=tuple(_event(each, now) for each in list(case.events)[-_MOST_EVENTS:]),
+        events=tuple(_event(each, now) for each in _news(case, details)[-_MOST_EVENTS:]),
     )
 
 
-def _facts(case: Case) -> tuple[str, ...]:
+def _plain(case: Case, details: str) -> str:
+    """Nobody has chosen the name of the Model that belongs to a service, so it is not what the sentence begins with."""
+    if case.model is None or not case.model["metadata"].get("ownerReferences"):
+        return details
+    return details.removeprefix(f"Model {case.model['metadata']['name']}: ")
+
+
+def _facts(case: Case, details: str) -> tuple[str, ...]:
     facts = []
     if case.body["kind"] == "ModelService":
         status = case.body.get("status") or {}
@@ -162,20 +179,46 @@ def _facts(case: Case) -> tuple[str, ...]:
             facts.append(f"requests are answered meanwhile{f' by {serving}' if serving else ''}")
         else:
             facts.append("requests get 503 meanwhile")
-        if case.revisions:
-            latest = case.revisions[-1]["metadata"]["name"]
+        if case.revisions and (latest := case.revisions[-1]["metadata"]["name"]) not in details:
             ready, wanted = status.get("readyReplicas", 0), status.get("desiredReplicas", 0)
             facts.append(f"newest revision: {latest}; {ready} replicas ready of {wanted} asked for")
         if case.model is not None:
-            facts.append(f"Model {case.model['metadata']['name']}: {_state(condition(case.model))}")
+            own = condition(case.model)
+            if own.get("status") != "True" and not _told(str(own.get("message") or ""), details):
+                facts.append(f"Model {case.model['metadata']['name']}: {_state(own)}")
     return tuple(facts)
+
+
+def _news(case: Case, details: str) -> list[Object]:
+    """The warnings that add something to what is said already."""
+    return [
+        each
+        for each in case.events
+        if each.get("type") == "Warning"
+        and each.get("reason") != Reason.NOT_ENFORCED
+        and not _told(str(each.get("message") or ""), details)
+    ]
+
+
+def _told(message: str, details: str) -> bool:
+    """Whether a message says what the details say, aside from where it happened: `svc-00001: 0 of 1 ready: ...`."""
+    rest = message.partition("\n")[0].strip()
+    while len(rest) >= _SHORTEST_REPEAT:
+        if rest in details:
+            return True
+        rest = rest.partition(": ")[2]
+    return not message
 
 
 def _steps(case: Case, cause: Mapping[str, Any]) -> tuple[str, ...]:
     """What to do about a reason. Messages name the details; this names the command."""
     name = case.body["metadata"]["name"]
     uri = ((case.model or case.body).get("spec") or {}).get("uri") or "its place"
-    return tuple(step.format(name=name, uri=uri) for step in _NEXT.get(str(cause.get("reason")), ()))
+    steps = _NEXT.get(str(cause.get("reason")), ())
+    if steps is _SAVE:  # the uri of a Model stays, that of a service's own one follows the manifest
+        inline = bool((case.body.get("spec") or {}).get("model", {}).get("uri"))
+        steps = (*steps, _CORRECT_URI if inline else _OTHER_MODEL)
+    return tuple(step.format(name=name, uri=uri) for step in steps)
 
 
 def _others(body: Object) -> list[Object]:
@@ -195,8 +238,8 @@ def _state(found: Mapping[str, Any]) -> str:
     if not found:
         return "not looked at yet"
     word = {"True": "ready", "False": "not ready"}.get(str(found.get("status")), "unknown")
-    told = str(found.get("message") or "").split("\n")[0]
-    return f"{word}, {found.get('reason')}" + (f": {told}" if told else "")
+    said = str(found.get("message") or "").split("\n")[0]
+    return f"{word}, {found.get('reason')}" + (f": {said}" if said else "")
 
 
 def _event(event: Object, now: float) -> str:

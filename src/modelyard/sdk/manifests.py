@@ -39,7 +39,8 @@ def read(paths: Iterable[str]) -> Manifests:
     if faults:
         raise UserError("\n".join(faults))
     if not found:
-        raise UserError("there is no object in what -f names; expected YAML with apiVersion, kind, metadata and spec")
+        names = ", ".join(texts)
+        raise UserError(f"there is no object in {names}; expected YAML with apiVersion, kind, metadata and spec")
     return Manifests(tuple(found), texts)
 
 

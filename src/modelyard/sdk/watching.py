@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import cast
 
 import aiohttp
 
@@ -59,8 +58,7 @@ async def _watch(
     client: Client, resource: Resource, namespace: str | None, parameters: Mapping[str, str]
 ) -> AsyncGenerator[tuple[str, Object], None]:
     asked = {**parameters, "allowWatchBookmarks": "true", "timeoutSeconds": str(_WATCH_SECONDS)}
-    watch = client.watch(resource, namespace, asked, idle=_WATCH_SECONDS + _IDLE_GRACE)
-    async with aclosing(cast(AsyncGenerator[Object, None], watch)) as changes:
+    async with aclosing(client.watch(resource, namespace, asked, idle=_WATCH_SECONDS + _IDLE_GRACE)) as changes:
         async for event in changes:
             body = event["object"]
             if event.get("type") == "ERROR":
@@ -146,18 +144,17 @@ async def wait(
                     given_up = loop.time() + _HOPELESS_SECONDS
                 limit.reschedule(deadline if given_up is None else min(deadline, given_up))
     except TimeoutError as error:
-        seen = _seen(state)
         if wish.hopeless(state):
-            raise UserError(f"{resource.kind} {name} {seen}") from error
-        raise RetryLater(f"{resource.kind} {name} {seen} after {seconds:g} s") from error
+            raise UserError(f"{resource.kind} {name} {_seen(state)}") from error
+        raise RetryLater(f"{resource.kind} {name} {_seen(state, f' after {seconds:g} s')}") from error
     raise AssertionError("unreachable: following ends only by an exception")
 
 
-def _seen(state: Object | None) -> str:
+def _seen(state: Object | None, when: str = "") -> str:
     if state is None:
-        return "is not there"
+        return f"is not there{when}"
     found = condition(state)
     if not found:
-        return "has no condition Ready yet"
+        return f"has no condition Ready yet{when}"
     told = f"{found.get('reason')}: {found.get('message')}" if found.get("message") else str(found.get("reason"))
-    return f"is Ready={found.get('status')}, {told}"
+    return f"is {'Ready' if found.get('status') == 'True' else 'not Ready'}{when}: {told}"

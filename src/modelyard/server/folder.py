@@ -86,6 +86,10 @@ def _held(data: Path, *, ephemeral: bool) -> Iterator[None]:
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{data} is not a folder; use --data-dir DIR") from error
+    except PermissionError:
+        raise
+    except OSError as error:  # read-only, full, or a place like /proc
+        raise UserError(f"{data} cannot be made: {error.strerror}; use --data-dir DIR") from error
     data.chmod(0o700)
     lock = os.open(data / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -119,7 +119,10 @@ def test_waiting_ends_early_when_only_a_person_can_help(project: Project) -> Non
     answer = project.run("apply", "-f", "model.yaml", "--wait", "--timeout", "60")
     controller.join()
     assert answer.status == 1
-    assert "truncated; 'modelyard why forest' says more" in answer.err
+    assert answer.err == (
+        "error: Model forest is not Ready: ArtifactInvalid: models/forest.onnx is truncated\n"
+        "  'modelyard why forest' says what to do\n"
+    )
 
 
 def test_waiting_gives_up_in_time_and_says_what_it_saw(project: Project) -> None:
@@ -258,7 +261,7 @@ def test_why_and_describe_tell_what_failed(project: Project) -> None:
     described = project.run("describe", "modelservice", "digits").out
     assert "ModelNotReady" in described
     assert "last-applied" not in described
-    assert "there is no ModelService or Model or Runtime nope" in project.run("why", "nope").err
+    assert "there is no ModelService, Model or Runtime nope" in project.run("why", "nope").err
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")

@@ -1,4 +1,6 @@
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -7,7 +9,7 @@ import pytest
 
 import modelyard.cli as cli
 from modelyard.base.errors import RetryLater, UserError
-from modelyard.cli import faults, logs, main
+from modelyard.cli import faults, logs, main, waiting, words
 from modelyard.control.kube.client import ApiError
 
 COMMANDS = [
@@ -79,7 +81,38 @@ def test_a_defect_shows_its_traceback_only_when_asked(
 def test_wrong_usage_has_a_status_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["nonsense"], ["get"], ["predict", "x"], ["delete"], ["apply"]):
         assert main(arguments) == 2
-        assert "Usage:" in capsys.readouterr().err
+        error, usage = capsys.readouterr().err.splitlines()
+        assert error.startswith("error: ")
+        assert usage.startswith("usage: modelyard ")
+
+
+def test_a_misspelled_command_or_kind_names_the_close_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["appl", "-f", "x.yaml"]) == 2
+    assert "there is no command 'appl'; did you mean apply?" in capsys.readouterr().err
+    with pytest.raises(UserError, match="there is no kind 'servics'; did you mean modelservices"):
+        words.kind("servics")
+
+
+def test_apply_without_its_option_shows_how_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["apply"], ["apply", "service.yaml"]):
+        assert main(arguments) == 2
+        assert "name the manifest with -f, as in 'modelyard apply -f service.yaml'" in capsys.readouterr().err
+
+
+def test_one_cause_of_several_failures_is_read_once() -> None:
+    model = "Model a is not Ready: DigestMismatch: a.onnx is sha256:1\n  'modelyard why a' says what to do"
+    service = "ModelService b is not Ready: DigestMismatch: Model a: a.onnx is sha256:1\n  'modelyard why b'"
+    other = "ModelService c is not Ready: Crashed: c-svc-00001: exited with status 1"
+    assert waiting.each_once([model, service, other]) == [
+        model,
+        "ModelService b is not Ready for the same reason",
+        other,
+    ]
+
+
+def test_listing_needs_no_types() -> None:
+    code = "import sys, modelyard.cli.get, modelyard.cli.why; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_faults_are_told_with_file_and_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,9 +79,38 @@ def test_a_crash_is_told_with_its_last_lines_and_what_still_serves() -> None:
     assert found.headline == "ModelService digits is not Ready: Crashed (for 60s)"
     assert "  ValueError: boom" in text.splitlines()
     assert "answered meanwhile by digits-svc-00001" in text
-    assert "newest revision: digits-svc-00002" in text
     assert "Warning Crashed (5 times): it died" in text
     assert "modelyard logs digits" in text
+
+
+def test_a_cause_is_said_once() -> None:
+    words = "worker ended with status 1; its last lines:\n  kaboom"
+    owned = model(condition("Ready", "False", "LoadFailed", words))
+    owned["metadata"] |= {"name": "digits-1a2b3c4d-model", "ownerReferences": [{"kind": "ModelService"}]}
+    body = service(condition("Ready", "False", "LoadFailed", f"Model digits-1a2b3c4d-model: {words}"))
+    told = [event("LoadFailed", words), event("LoadFailed", f"Model digits-1a2b3c4d-model: {words}")]
+    told.append({**event("Progressing", "reading models/forest.onnx"), "type": "Normal"})
+    text = diagnose(Case(body=body, model=owned, events=told), NOW).text()
+    assert text.count("worker ended with status 1") == 1
+    assert "digits-1a2b3c4d-model" not in text
+    assert "Warnings:" not in text
+
+
+def test_a_replica_that_finds_no_room_is_told_once_with_what_to_do() -> None:
+    words = "asks for 900 GiB of memory (23.5 GiB are free)"
+    body = service(condition("Ready", "False", "Unschedulable", f"digits-svc-00001: 0 of 1 replicas ready: {words}"))
+    told = [event("Unschedulable", f"digits-svc-00001.default-0: {words}"), event("NotEnforced", "spec.resources")]
+    revisions = [{"metadata": {"name": "digits-svc-00001"}}]
+    text = diagnose(Case(body=body, revisions=revisions, events=told), NOW).text()
+    assert text.count("900 GiB") == text.count("digits-svc-00001") == 1
+    assert "modelyard get modelservices -A" in text
+
+
+def test_where_a_path_is_corrected_depends_on_who_declares_it() -> None:
+    missing = condition("Ready", "False", "ArtifactNotFound", "there is nothing at a.onnx")
+    inline = {**service(missing), "spec": {"model": {"uri": "a.onnx"}}}
+    assert "or correct the uri in the manifest, and apply it" in diagnose(Case(body=inline), NOW).next_steps
+    assert "or declare a Model of another name for another uri" in diagnose(Case(body=model(missing)), NOW).next_steps
 
 
 def test_the_cause_is_looked_for_in_the_model() -> None:

@@ -135,7 +135,7 @@ async def test_waiting_for_an_object_to_go_ends_also_when_it_was_never_there() -
 
 async def test_the_end_of_patience_says_what_was_seen() -> None:
     server = Server(lists=[[model("a", 1, status="Unknown", reason="Preparing", message="reading x")]], watches=[])
-    with pytest.raises(RetryLater, match=r"Model a is Ready=Unknown, Preparing: reading x after 0\.01 s"):
+    with pytest.raises(RetryLater, match=r"Model a is not Ready after 0\.01 s: Preparing: reading x"):
         await waited(server, 0.01)
 
 
@@ -143,7 +143,7 @@ async def test_a_hopeless_state_that_stays_ends_the_waiting_early(monkeypatch: p
     monkeypatch.setattr(watching, "_HOPELESS_SECONDS", 0.05)
     broken = model("a", 1, status="False", reason="ArtifactInvalid", message="cut off")
     server = Server(lists=[[broken]], watches=[[event("MODIFIED", {**broken}), None]])
-    with pytest.raises(UserError, match="Model a is Ready=False, ArtifactInvalid: cut off"):
+    with pytest.raises(UserError, match="Model a is not Ready: ArtifactInvalid: cut off"):
         await waited(server, 60, hopeless=lambda state: state is not None)
 
 

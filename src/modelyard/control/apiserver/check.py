@@ -1,5 +1,6 @@
 """What a server would say about an object, without a server: for `modelyard validate`."""
 
+import difflib
 import re
 from functools import cache
 from typing import Any
@@ -13,6 +14,8 @@ from modelyard.control.apiserver.status import Cause, StatusError
 
 _TYPE_NAME = re.compile(r'^Invalid value: "(object|array|string|integer|boolean|number)": ')
 """Rules repeat the type instead of the value: that says nothing to people."""
+_UNCHECKED = "some validation rules were not checked"
+_LABEL = "RFC 1123 label"
 
 
 def check(body: dict[str, Any]) -> list[FieldError]:
@@ -22,12 +25,25 @@ def check(body: dict[str, Any]) -> list[FieldError]:
     """
     kind = _kinds().get((str(body.get("apiVersion")), str(body.get("kind"))))
     if kind is None:
-        known = sorted({f"{version} {name}" for version, name in _kinds()})
-        return [FieldError("kind", f"{body.get('apiVersion')} {body.get('kind')} is none of {', '.join(known)}")]
+        return [_unserved(body)]
     found: dict[str, FieldError] = {}
     for error in (*(_typed(body) if kind.custom else ()), *_admitted(kind, body)):
-        found.setdefault(error.path, error)
+        # A missing object says all that could be said about its fields.
+        if error.path.rpartition(".")[0] not in found:
+            found.setdefault(error.path, error)
     return list(found.values())
+
+
+def _unserved(body: dict[str, Any]) -> FieldError:
+    """Names the field that is wrong: the version where the kind is known, else the kind."""
+    version, name = body.get("apiVersion"), str(body.get("kind") or "")
+    versions = {known: each for each, known in _kinds()}
+    if name in versions:
+        return FieldError("apiVersion", f"is {version!r}; expected {versions[name]} for kind {name}" if version
+                          else f"is required; expected {versions[name]} for kind {name}")  # fmt: skip
+    close = difflib.get_close_matches(name, versions, 1)
+    known = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(sorted(versions))}"
+    return FieldError("kind", f"there is no kind {name!r}; {known}" if name else f"is required; {known}")
 
 
 @cache
@@ -54,9 +70,16 @@ def _admitted(kind: kinds.Kind, body: dict[str, Any]) -> list[FieldError]:
         try:
             admit(kind, body, None, field_validation=validation)
         except StatusError as error:
-            causes = [FieldError(_path(cause), _TYPE_NAME.sub("", cause.message)) for cause in error.causes]
+            causes = [FieldError(_path(cause), _message(cause)) for cause in error.causes]
             found.extend(causes or [FieldError("object", error.message)])
-    return found
+    # That some rules were not looked at because of other errors is no error of its own.
+    return [each for each in found if _UNCHECKED not in each.message] or found
+
+
+def _message(cause: Cause) -> str:
+    if cause.field == "metadata.name" and _LABEL in cause.message:
+        return "expected at most 63 lower-case letters, digits and '-', with a letter or digit at both ends"
+    return _TYPE_NAME.sub("", cause.message)
 
 
 def _path(cause: Cause) -> str:

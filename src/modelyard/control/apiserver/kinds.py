@@ -82,7 +82,7 @@ def from_crd(crd: Mapping[str, Any]) -> Kind:
         categories=tuple(names.get("categories", ())),
         namespaced=spec["scope"] == "Namespaced",
         schema=version["schema"]["openAPIV3Schema"],
-        columns=tuple(_column(each) for each in version.get("additionalPrinterColumns", ())),
+        columns=tuple(column(each) for each in version.get("additionalPrinterColumns", ())),
         status="status" in subresources,
         scale=_scale(subresources["scale"]) if "scale" in subresources else None,
         custom=True,
@@ -119,14 +119,15 @@ def _core(
     )
 
 
-def _column(column: Mapping[str, Any]) -> Column:
+def column(declared: Mapping[str, Any]) -> Column:
+    """From an item of additionalPrinterColumns."""
     return Column(
-        name=column["name"],
-        type=column["type"],
-        path=column["jsonPath"],
-        priority=column.get("priority", 0),
-        format=column.get("format", ""),
-        description=column.get("description", ""),
+        name=declared["name"],
+        type=declared["type"],
+        path=declared["jsonPath"],
+        priority=declared.get("priority", 0),
+        format=declared.get("format", ""),
+        description=declared.get("description", ""),
     )
 
 

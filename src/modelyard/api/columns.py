@@ -1,0 +1,42 @@
+"""What `get` shows of each kind. Apart from the types, since a command that only lists needs none of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Column = dict[str, Any]
+
+
+def _column(name: str, kind: str, path: str, priority: int = 0) -> Column:
+    column: Column = {"name": name, "type": kind, "jsonPath": path}
+    return {**column, "priority": priority} if priority else column
+
+
+_READY = _column("Ready", "string", '.status.conditions[?(@.type=="Ready")].status')
+_REASON = _column("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason')
+_MESSAGE = _column("Message", "string", '.status.conditions[?(@.type=="Ready")].message', 1)
+_AGE = _column("Age", "date", ".metadata.creationTimestamp")
+
+COLUMNS: Mapping[str, tuple[Column, ...]] = {
+    "Model": (
+        _column("Format", "string", ".status.format"),
+        _READY,
+        _REASON,
+        _AGE,
+        _column("URI", "string", ".spec.uri", 1),
+        _column("Digest", "string", ".status.digest", 1),
+        _MESSAGE,
+    ),
+    "ModelService": (
+        _column("URL", "string", ".status.url"),
+        _READY,
+        _REASON,
+        _column("Replicas", "integer", ".status.readyReplicas"),
+        _column("Desired", "integer", ".status.desiredReplicas"),
+        _column("Latest", "string", ".status.latestReadyRevision"),
+        _AGE,
+        _column("Digest", "string", ".status.digest", 1),
+        _MESSAGE,
+    ),
+    "Runtime": (_column("Formats", "string", ".spec.formats[*].name"), _READY, _REASON, _AGE, _MESSAGE),
+}
+"""additionalPrinterColumns by kind, as a CustomResourceDefinition spells them; the name comes before them."""
