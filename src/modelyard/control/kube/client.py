@@ -3,9 +3,10 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import aiohttp
 
@@ -18,6 +19,8 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 _MAX_ANSWER_BYTES = 256 * 2**20
 _MAX_LINE_BYTES = 16 * 2**20
+_MAX_ERROR_BYTES = 2**20
+_LONGEST_RETRY_AFTER = 30.0
 _AGAIN = frozenset({429, 502, 503, 504})
 
 
@@ -122,33 +125,37 @@ class Client:
                 again = error.status in _AGAIN or (error.status == 401 and self.config.token_file is not None)
                 if not again or attempt == self._attempts:
                     raise
-                pause = error.retry_after
+                asked = error.retry_after or 0.0
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if attempt == self._attempts:
-                    raise RetryLater(f"the API server {self.config.server} cannot be reached: {error}") from error
-                pause = None
-            await asyncio.sleep(pause if pause is not None else jittered(self._pause * 2**attempt))
+                    why = str(error) or type(error).__name__
+                    raise RetryLater(f"the API server {self.config.server} cannot be reached: {why}") from error
+                asked = 0.0
+            await asyncio.sleep(max(asked, jittered(self._pause * 2**attempt)))
         raise AssertionError("unreachable")
 
     async def watch(
         self, resource: Resource, namespace: str | None, parameters: Mapping[str, str], *, idle: float
-    ) -> AsyncIterator[Object]:
-        """The events of one watch request until the server ends it. idle: seconds of silence that mean a dead peer."""
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle)
-        async with self._open().get(
-            self.config.server + resource.path(namespace),
-            params={"watch": "true", **parameters},
-            headers=self._headers(),
-            timeout=timeout,
-        ) as answer:
-            if answer.status >= 400:
-                raise await _error(answer)
+    ) -> AsyncGenerator[Object, None]:
+        """The changes and bookmarks of one watch request until the server ends it; an ERROR event is raised.
+
+        idle: seconds of silence that mean a dead peer. Raises ApiError, ValueError on what is no event, TimeoutError
+        and the errors of aiohttp when the connection fails. Leave it with `aclosing`.
+        """
+        async with asyncio.timeout(self._timeout):  # until the answer begins; then silence counts
+            answer = await self._open().get(
+                self.config.server + resource.path(namespace),
+                params={"watch": "true", **parameters},
+                headers=self._headers(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle),
+                allow_redirects=False,
+            )
+        async with answer:
+            await _check(answer)
             try:
-                async for line in lines(answer.content.iter_any()):
-                    event = json.loads(line)
-                    if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
-                        raise ValueError("the watch sent something that is no event")
-                    yield event
+                async with aclosing(lines(answer.content.iter_any())) as found:
+                    async for line in found:
+                        yield _event(line)
             finally:
                 # Left in the middle: over TLS an orderly close waits for the peer, longer than the loop may live.
                 if answer.connection is not None and answer.connection.transport is not None:
@@ -164,12 +171,14 @@ class Client:
             data=data,
             headers={"Content-Type": content_type, **self._headers()},
             timeout=aiohttp.ClientTimeout(total=self._timeout),
+            allow_redirects=False,
         ) as answer:
-            if answer.status >= 400:
-                raise await _error(answer)
-            text = await _read(answer)
+            await _check(answer)
+            text = await _read(answer, _MAX_ANSWER_BYTES)
+        if len(text) > _MAX_ANSWER_BYTES:
+            raise UserError(f"the API server answered {method} {path} with more than {_MAX_ANSWER_BYTES} bytes")
         try:
-            found = json.loads(text)
+            found = _parse(text)
         except ValueError as error:
             raise RetryLater(f"the API server answered {method} {path} with something that is not JSON") from error
         if not isinstance(found, dict):
@@ -186,14 +195,21 @@ class Client:
         return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Split a stream at newlines, without the 64 KiB limit of stream readers but with one of our own."""
-    rest = b""
+async def lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """Split a stream at newlines, without the 64 KiB limit of stream readers but with one of our own.
+
+    Raises ValueError on a longer line. What follows the last newline was cut off and is left out.
+    """
+    rest = bytearray()
     async for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            line = bytes(rest) + chunk[start:end]
+            rest.clear()
+            start = end + 1
             if line.strip():
                 yield line
+        rest += chunk[start:]
         if len(rest) > _MAX_LINE_BYTES:
             raise ValueError(f"an event of more than {_MAX_LINE_BYTES} bytes")
 
@@ -203,36 +219,83 @@ def jittered(seconds: float) -> float:
     return min(seconds, 30.0) * random.uniform(0.5, 1.5)  # noqa: S311  spreads load, hides nothing
 
 
-async def _read(answer: aiohttp.ClientResponse) -> bytes:
+def versioned(body: Any, *, named: bool = True) -> Object:
+    """An object of a list or a watch: it has a version and, unless it is a bookmark, a name. Raises ValueError."""
+    metadata = body.get("metadata") if isinstance(body, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("resourceVersion"), str):
+        raise ValueError("the API server sent an object without metadata.resourceVersion")
+    if named and not (isinstance(metadata.get("name"), str) and isinstance(metadata.get("namespace", ""), str)):
+        raise ValueError("the API server sent an object without metadata.name")
+    return cast(Object, body)
+
+
+def _event(line: bytes) -> Object:
+    event = _parse(line)
+    body = event.get("object") if isinstance(event, dict) else None
+    if not isinstance(body, dict):
+        raise ValueError("the watch sent something that is no event")
+    kind = event.get("type")
+    if kind == "ERROR":
+        code = body.get("code")
+        raise _refusal(code if isinstance(code, int) else 500, str(body.get("reason") or ""), body)
+    if kind not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
+        raise ValueError("the watch sent an event of an unknown type")
+    versioned(body, named=kind != "BOOKMARK")
+    return cast(Object, event)
+
+
+def _parse(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("the API server sent JSON that is nested too deeply") from error
+
+
+async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
+    """The body; what is longer is cut somewhere behind the limit."""
     parts = []
     size = 0
     async for chunk in answer.content.iter_any():
         size += len(chunk)
-        if size > _MAX_ANSWER_BYTES:
-            raise UserError(f"the API server sent more than {_MAX_ANSWER_BYTES} bytes")
         parts.append(chunk)
+        if size > limit:
+            break
     return b"".join(parts)
 
 
-async def _error(answer: aiohttp.ClientResponse) -> ApiError:
+async def _check(answer: aiohttp.ClientResponse) -> None:
+    """Raises what a refusal means."""
+    if answer.status < 300:
+        return
+    if answer.status < 400:
+        # A token must not follow wherever somebody points.
+        where = answer.headers.get("Location", "")[:200]
+        raise UserError(f"the API server redirects to {where!r}: put the address of the real one into the kubeconfig")
     try:
-        body = json.loads(await answer.content.read(2**20))
+        body = _parse(await _read(answer, _MAX_ERROR_BYTES))
     except ValueError:
         body = None
-    if not isinstance(body, dict):
-        body = {}
     after = answer.headers.get("Retry-After", "")
-    details = body.get("details")
-    if not isinstance(details, dict):
-        details = {}
-    return ApiError(
+    raise _refusal(
         answer.status,
-        str(body.get("reason") or answer.reason or ""),
-        str(body.get("message") or f"the API server answered {answer.status} {answer.reason}"),
+        answer.reason or "",
+        body if isinstance(body, dict) else {},
+        retry_after=min(float(after), _LONGEST_RETRY_AFTER) if after.isascii() and after.isdigit() else None,
+    )
+
+
+def _refusal(code: int, reason: str, body: Object, *, retry_after: float | None = None) -> ApiError:
+    """From a metav1.Status, as far as it is one."""
+    details = body.get("details")
+    causes = details.get("causes") if isinstance(details, dict) else None
+    return ApiError(
+        code,
+        str(body.get("reason") or reason),
+        str(body.get("message") or f"the API server answered {code} {reason}".rstrip()),
         causes=tuple(
             (str(cause.get("field", "")), str(cause.get("message", "")))
-            for cause in details.get("causes") or ()
+            for cause in (causes if isinstance(causes, list) else ())
             if isinstance(cause, dict)
         ),
-        retry_after=min(float(after), 30.0) if after.isdigit() else None,
+        retry_after=retry_after,
     )

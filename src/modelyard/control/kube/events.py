@@ -27,7 +27,7 @@ class EventRecorder:
         self._component = component
         self._clock = clock
         self._waiting: asyncio.Queue[Object] = asyncio.Queue(maxsize=_WAITING)
-        self._written: OrderedDict[str, Object] = OrderedDict()
+        self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def record(self, about: Object, kind: str, reason: str, message: str) -> None:
         """Enqueue; dropped (and counted) when a thousand are waiting."""
@@ -44,31 +44,31 @@ class EventRecorder:
                 await self._write(event)
             except ModelyardError as error:
                 log.info("an event could not be written: %s", error)
+            except Exception:
+                log.exception("an event could not be written: a defect of Modelyard")
 
     async def _write(self, event: Object) -> None:
-        name = event["metadata"]["name"]
-        known = self._written.get(name)
-        if known is None:
+        namespace, name = event["metadata"]["namespace"], event["metadata"]["name"]
+        count = self._counts.pop((namespace, name), 0) + 1
+        if count == 1:
             try:
-                self._remember(name, await self._client.create(EVENTS, event))
-                return
+                await self._client.create(EVENTS, event)
             except ApiError as error:
                 if error.reason != "AlreadyExists":
                     raise
-                known = await self._client.get(EVENTS, event["metadata"]["namespace"], name)
-        body = {"count": int(known.get("count", 1)) + 1, "lastTimestamp": event["lastTimestamp"]}
-        try:
-            self._remember(name, await self._client.patch(EVENTS, event["metadata"]["namespace"], name, body))
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            self._remember(name, await self._client.create(EVENTS, event))
-
-    def _remember(self, name: str, stored: Object) -> None:
-        self._written[name] = stored
-        self._written.move_to_end(name)
-        if len(self._written) > _REMEMBERED:
-            self._written.popitem(last=False)
+                count = _count(await self._client.get(EVENTS, namespace, name)) + 1
+        if count > 1:
+            body = {"count": count, "lastTimestamp": event["lastTimestamp"]}
+            try:
+                await self._client.patch(EVENTS, namespace, name, body)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                count = 1  # events are kept for a while only
+                await self._client.create(EVENTS, event)
+        self._counts[namespace, name] = count
+        if len(self._counts) > _REMEMBERED:
+            self._counts.popitem(last=False)
 
     def _event(self, about: Object, kind: str, reason: str, message: str) -> Object:
         metadata = about["metadata"]
@@ -94,3 +94,8 @@ class EventRecorder:
             "firstTimestamp": now,
             "lastTimestamp": now,
         }
+
+
+def _count(stored: Object) -> int:
+    count = stored.get("count")
+    return count if isinstance(count, int) and count > 0 else 1

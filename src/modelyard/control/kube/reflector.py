@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +15,7 @@ import aiohttp
 
 from modelyard.base.clock import Clock
 from modelyard.base.errors import ModelyardError
-from modelyard.control.kube.client import ApiError, Client, jittered
+from modelyard.control.kube.client import ApiError, Client, jittered, versioned
 from modelyard.control.kube.resources import Resource
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Reflector:
         self._cache: dict[Place, Object] = {}
         self._handlers: list[Handler] = []
         self._version: str | None = None
+        self._heard = False
 
     @property
     def cache(self) -> Mapping[Place, Object]:
@@ -68,45 +70,56 @@ class Reflector:
         """Follow the server until cancelled; never raises otherwise."""
         pause = self._first_pause
         while True:
-            started = self._clock.monotonic()
-            asked: float | None = None
+            began = self._clock.monotonic()
+            asked = 0.0
+            self._heard = False
             try:
                 if self._version is None:
                     await self._list()
-                    pause = self._first_pause
+                    began = self._clock.monotonic()
                 await self._watch()
-                quick = self._clock.monotonic() - started < 1.0
-                if not quick:
+                if self._clock.monotonic() - began >= 1.0:
                     pause = self._first_pause
                     continue  # an orderly end
             except ApiError as error:
                 if error.status == 410:
                     self._version = None  # deletions may have been missed: list again
-                asked = error.retry_after
+                asked = error.retry_after or 0.0
                 log.info("watching %s: %s", self._resource.plural, error)
-            except (ModelyardError, aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            except ValueError as error:
+                self._version = None  # that event would come again: list, to get past it
+                log.info("watching %s: %s", self._resource.plural, error)
+            except (ModelyardError, aiohttp.ClientError, TimeoutError, OSError) as error:
                 log.info("watching %s: %s", self._resource.plural, str(error) or type(error).__name__)
             self.restarts += 1
-            if self._clock.monotonic() - started > _STEADY_SECONDS:
+            # A list alone is no progress: a server whose watches all fail at once would be listed without end.
+            if self._heard or self._clock.monotonic() - began > _STEADY_SECONDS:
                 pause = self._first_pause
-            await self._clock.sleep(asked if asked is not None else jittered(pause))
+            await self._clock.sleep(max(asked, jittered(pause)))
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _list(self) -> None:
         seen: set[Place] = set()
         parameters = {**self._selector, "limit": str(_PAGE)}
         while True:
-            page = await self._client.list(self._resource, None, **parameters)
-            for item in page.get("items") or ():
+            try:
+                page = await self._client.list(self._resource, None, **parameters)
+            except ApiError as error:
+                if error.status != 410 or "continue" not in parameters:
+                    raise
+                # Pages expire faster than they can be read: everything at once, as client-go's pager does.
+                seen, parameters = set(), dict(self._selector)
+                continue
+            for item in _items(page):
                 seen.add(_place(item))
                 self._put(item)
-            token = page["metadata"].get("continue")
-            if not token:
+            metadata = page["metadata"]
+            if not metadata.get("continue"):
                 break
-            parameters["continue"] = token
+            parameters["continue"] = str(metadata["continue"])
         for place in [place for place in self._cache if place not in seen]:
             self._remove(place)  # deleted while nobody looked
-        self._version = page["metadata"]["resourceVersion"]
+        self._version = str(metadata["resourceVersion"])
         self.relists += 1
         self.synced.set()
 
@@ -120,16 +133,16 @@ class Reflector:
             "timeoutSeconds": str(int(seconds)),
         }
         idle = min(seconds, self._watch_seconds) + self._idle_grace
-        async for event in self._client.watch(self._resource, None, parameters, idle=idle):
-            kind, body = event.get("type"), event["object"]
-            self.last_event_at = self._clock.monotonic()
-            if kind == "ERROR":
-                raise ApiError(int(body.get("code", 500)), str(body.get("reason", "")), str(body.get("message", "")))
-            if kind == "DELETED":
-                self._remove(_place(body))
-            elif kind != "BOOKMARK":
-                self._put(body)
-            self._version = body["metadata"]["resourceVersion"]
+        async with aclosing(self._client.watch(self._resource, None, parameters, idle=idle)) as events:
+            async for event in events:
+                kind, body = event["type"], event["object"]
+                self._heard = True
+                self.last_event_at = self._clock.monotonic()
+                if kind == "DELETED":
+                    self._remove(_place(body))
+                elif kind != "BOOKMARK":
+                    self._put(body)
+                self._version = body["metadata"]["resourceVersion"]
 
     def _put(self, body: Object) -> None:
         place = _place(body)
@@ -149,7 +162,18 @@ class Reflector:
 
     def _tell(self, place: Place, old: Object | None, new: Object | None) -> None:
         for handler in self._handlers:
-            handler(place, old, new)
+            try:
+                handler(place, old, new)
+            except Exception:
+                log.exception("a handler of %s: a defect of Modelyard; the other handlers go on", self._resource.plural)
+
+
+def _items(page: Object) -> list[Object]:
+    items = page.get("items") or []
+    metadata = page.get("metadata")
+    if not isinstance(items, list) or not isinstance(metadata, dict) or "resourceVersion" not in metadata:
+        raise ValueError("the API server answered a list request with something that is no list")
+    return [versioned(item) for item in items]
 
 
 def _place(body: Object) -> Place:
