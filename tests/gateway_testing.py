@@ -33,7 +33,7 @@ class Upstream:
         return f"unix:{self.path}"
 
     async def start(self) -> None:
-        self._server = await asyncio.start_unix_server(self._serve, str(self.path))
+        self._server = await asyncio.start_unix_server(self._serve, str(self.path), backlog=1024)
 
     async def stop(self) -> None:
         """As a process that is killed: every connection breaks, the socket file stays."""

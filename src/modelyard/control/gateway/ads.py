@@ -2,9 +2,13 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import Any
+
+# Children are executed at once, so gRPC need not survive a fork; it would stop its threads at each, and complain.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc
 

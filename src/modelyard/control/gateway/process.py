@@ -64,7 +64,7 @@ class EnvoyProcess:
         assert process is not None
         assert process.stderr is not None
         with contextlib.ExitStack() as stack:
-            log = stack.enter_context(_Log(self._log))
+            log = stack.enter_context(BoundedLog(self._log))
             while chunk := await process.stderr.read(65_536):
                 log.write(chunk)
                 self._last_lines += chunk.decode(errors="replace").strip().splitlines()
@@ -162,13 +162,13 @@ def bootstrap(ads_socket: str, admin_socket: str, connections: int) -> dict[str,
     }
 
 
-class _Log:
+class BoundedLog:
     """A file and its predecessor, each of a bounded size."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def __enter__(self) -> "_Log":
+    def __enter__(self) -> "BoundedLog":
         self._open()
         return self
 

@@ -42,8 +42,9 @@ def cluster(unit: str) -> Json:
     """Where a unit's endpoints come from, and how many connections, requests and retries it gets at most."""
     limits = {
         "max_connections": 1024,
-        "max_pending_requests": 256,
-        "max_requests": 1280,
+        # Requests that wait for their connection to open count here: a burst must fit.
+        "max_pending_requests": 1024,
+        "max_requests": 2048,
         # Half of the requests in flight may be lost at once, when one of two replicas is killed.
         "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 256},
     }

@@ -31,12 +31,8 @@ _BY_FLAG: tuple[tuple[tuple[str, ...], str, int, int], ...] = (
     (("UO",), "too many requests are under way for this model; try again", 503, 1),
     (("OM",), "the gateway is out of connections; try again", 503, 1),
     (("UH", "NC"), "no replica of this model is ready; try again", 503, 2),
-    (
-        ("UF", "UC", "UR", "LR", "URX"),
-        "the replica ended before it answered, and so did the retries; try again",
-        503,
-        1,
-    ),
+    (("UF",), "no replica of this model accepts connections, nor did it on a retry; try again", 503, 1),
+    (("UC", "UR", "LR", "URX"), "the replica ended before it answered, also on every retry; try again", 503, 1),
     (("UPE",), "the replica's answer was not valid HTTP", 502, 0),
 )
 
