@@ -99,7 +99,7 @@ async def test_a_unit_that_does_not_answer_is_unavailable_with_a_hint_when_to_tr
     assert "try again" in body["error"]
     await rig.gateway.publish((route(IRIS, "gone"),), (Endpoints(unit="gone"),))
     async with asyncio.timeout(5):
-        while "no replica" not in body["error"]:
+        while "is ready" not in body["error"]:
             status, body, headers = await rig.request("POST", "/v2/models/iris/infer", data=b"{}")
     assert (status, headers["retry-after"]) == (503, "2")
 

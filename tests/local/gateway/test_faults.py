@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import psutil
 import pytest
 
@@ -22,7 +23,7 @@ from modelyard.control.gateway.envoy import EnvoyGateway
 from modelyard.control.ir.observed import ObservedRoute
 from modelyard.control.ir.route import Endpoints
 from modelyard.control.ir.values import Key
-from modelyard.testing.gateway_suite import IRIS, acknowledged, route
+from modelyard.testing.gateway_suite import IRIS, acknowledged, route, until
 
 from .conftest import EnvoyRig
 
@@ -109,6 +110,28 @@ async def test_what_is_published_while_envoy_is_down_comes_into_force(rig: Envoy
     assert rig.gateway.observe(IRIS) == ObservedRoute()
     await served_again(rig, "fraud.bank")
     assert (await rig.ask("iris"))[0] == 404
+
+
+async def test_endpoints_that_envoy_refuses_leave_the_former_ones_in_force_and_are_told(rig: EnvoyRig) -> None:
+    await rig.gateway.publish((route(IRIS, "a"),), (await rig.endpoints("a"),))
+    await acknowledged(rig.gateway, route(IRIS, "a"))
+    far = Endpoints(unit="a", addresses=("unix:/" + "x" * 200,))
+    await rig.gateway.publish((route(IRIS, "a"),), (far,))
+    seen = await until(rig.gateway, IRIS, lambda each: each.rejected != "")
+    assert "socket path size" in seen.rejected
+    assert seen.acknowledged == route(IRIS, "a")
+    assert await rig.ask("iris") == (200, "a")
+    os.kill(rig.gateway.pid, signal.SIGKILL)
+    await served_again(rig)
+    await rig.gateway.publish((route(IRIS, "a"),), (await rig.endpoints("a"),))
+    await acknowledged(rig.gateway, route(IRIS, "a"))
+
+
+async def test_a_time_limit_that_cannot_be_said_to_envoy_is_rejected(rig: EnvoyRig) -> None:
+    endless = msgspec.structs.replace(route(IRIS, "a"), timeout_seconds=1e15)
+    await rig.gateway.publish((endless,), (await rig.endpoints("a"),))
+    seen = await until(rig.gateway, IRIS, lambda each: each.rejected != "")
+    assert "cannot be said to Envoy" in seen.rejected
 
 
 async def test_two_thousand_routes_come_into_force_in_seconds(rig: EnvoyRig) -> None:

@@ -145,9 +145,11 @@ class Exchange:
             subscription = self._subscriptions.get(kind)
             if subscription is None or len(subscription.unanswered) >= _MOST_UNANSWERED:
                 continue
-            together = self._sort(kind, subscription)
+            together, gone = self._sort(kind, subscription)
             if together or (subscription.everything and not subscription.greeted):
                 yield self._response(kind, subscription, together)
+            if gone:
+                yield self._response(kind, subscription, gone)
             while subscription.single and len(subscription.unanswered) < _MOST_UNANSWERED:
                 name = next(iter(subscription.single))
                 del subscription.single[name]
@@ -192,18 +194,24 @@ class Exchange:
                 subscription.has[name] = _UNKNOWN
                 subscription.dirty[name] = None
 
-    def _sort(self, kind: str, subscription: _Subscription) -> dict[str, str | None]:
-        """Look through `dirty`: returns what may travel together; what may not goes to `single`."""
+    def _sort(self, kind: str, subscription: _Subscription) -> tuple[dict[str, str | None], dict[str, str | None]]:
+        """Look through `dirty`: what may travel together, and what is gone; what travels alone goes to `single`.
+
+        Removals have a response of their own, so that they are never refused with something else.
+        """
         together: dict[str, str | None] = {}
+        gone: dict[str, str | None] = {}
         for name in [each for each in subscription.dirty if each not in subscription.flying]:
             del subscription.dirty[name]
             differs, version = self._difference(kind, subscription, name)
-            if differs and version is not None and (kind, name) in self._table.alone:
+            if not differs:
+                continue
+            if version is not None and (kind, name) in self._table.alone:
                 subscription.single[name] = None
-            elif differs:
-                subscription.single.pop(name, None)
-                together[name] = version
-        return together
+                continue
+            subscription.single.pop(name, None)
+            (gone if version is None else together)[name] = version
+        return together, gone
 
     def _difference(self, kind: str, subscription: _Subscription, name: str) -> tuple[bool, str | None]:
         """Whether the client must be told, and which version (None: it is gone)."""

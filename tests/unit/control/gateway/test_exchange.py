@@ -54,7 +54,7 @@ def test_a_client_that_comes_back_gets_only_what_differs() -> None:
     exchange = Exchange(things)
     has = {"kept": things.by_type[KIND]["kept"].version, "changed": "old", "gone": "old"}
     exchange.receive(request(initial_resource_versions=has))
-    assert sent(exchange) == [(["changed", "new"], ["gone"])]
+    assert sent(exchange) == [(["changed", "new"], []), ([], ["gone"])]
 
 
 def test_a_client_that_asks_again_for_a_name_gets_it_again() -> None:
@@ -118,7 +118,7 @@ def test_no_request_breaks_the_exchange(requests: list[Any]) -> None:
     exchange = Exchange(things)
     for each in requests:
         exchange.receive(each)
-        assert len(sent(exchange)) <= 33
+        assert len(sent(exchange)) <= 34
 
 
 class Conversation(RuleBasedStateMachine):
