@@ -68,7 +68,9 @@ class Board:
         for (kind, *place), (ready, reason, message) in sorted(self._rows.items()):
             color = {"True": "green", "False": "red"}.get(ready, "yellow")
             name = _name((place[0], place[1]))
-            table.add_row(kind, name, Text(ready, style=color), reason, Text(message))
+            # What is the matter may take several lines; what is well takes one.
+            told = Text(message, no_wrap=ready == "True", overflow="ellipsis" if ready == "True" else "fold")
+            table.add_row(kind, name, Text(ready, style=color), reason, told)
         return table
 
 

@@ -140,6 +140,8 @@ def _section(title: str, titles: list[str], rows: list[list[str]]) -> list[str]:
 def _tree(value: Any) -> list[str]:
     import yaml
 
+    if isinstance(value, str):
+        return [f"  {value}"]
     return [f"  {line}" for line in yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=116).splitlines()]
 
 

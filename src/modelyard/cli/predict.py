@@ -6,7 +6,7 @@ from typing import Any
 import click
 import numpy as np
 
-from modelyard.base.errors import UserError
+from modelyard.base.errors import RetryLater, UserError
 from modelyard.base.ids import DEFAULT_NAMESPACE, public_ids
 from modelyard.cli import output, rows
 from modelyard.cli.session import Session, Where, run, server_options
@@ -46,15 +46,25 @@ def command(  # noqa: PLR0913  one parameter for each option
     if where.namespace and "." not in name:
         name = public_ids(where.namespace, name)[-1]
     with Client(url or _gateway(where, name), timeout, retry=False) as client:
-        inputs = rows.read(data, file, client.metadata(name))
-        if curl:
-            click.echo(_curl(*client.request(name, inputs)))
-            return
-        outputs = client.predict(name, inputs)
+        try:
+            inputs = rows.read(data, file, client.metadata(name))
+            if curl:
+                click.echo(_curl(*client.request(name, inputs)))
+                return
+            outputs = client.predict(name, inputs)
+        except RetryLater as error:
+            if url is not None:
+                raise
+            raise RetryLater(f"{error.message}; {_why(name)} says more") from error
     if form is not None:
         output.emit({each: _plain(array) for each, array in outputs.items()}, form)
     else:
         _print(outputs)
+
+
+def _why(name: str) -> str:
+    service, _, namespace = name.partition(".")
+    return f"'modelyard why {service}{f' -n {namespace}' if namespace else ''}'"
 
 
 def _gateway(where: Where, name: str) -> str:
@@ -71,7 +81,7 @@ def _gateway(where: Where, name: str) -> str:
         )
         address = str(((found or {}).get("status") or {}).get("url") or "")
         if not address:
-            raise UserError(f"{name} has no URL yet; 'modelyard why {service}' says more, or give --url")
+            raise UserError(f"{name} has no URL yet; {_why(name)} says more, or give --url")
         return address.partition("/v2/models/")[0]
 
     return run(where, work)

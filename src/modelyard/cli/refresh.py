@@ -28,12 +28,14 @@ def command(where: Where, name: str, wait: bool, timeout: float) -> None:
         service, model = await _find(session, name)
         before = (model.get("status") or {}).get("digest")
         asked = await objects.refresh(session.client, session.namespace, model["metadata"]["name"])
-        subject = words.qualified(resources.MODELS, model["metadata"]["name"])
+        # Nobody has chosen the name of the Model that belongs to a service.
+        known = service if service is not None and objects.owned_by(model, service) else model
+        subject = words.qualified(objects.resource_of(known), known["metadata"]["name"])
         if not wait:
             click.echo(f"{subject} is read again")
             return
         stamp = asked["metadata"]["annotations"][ANNOTATION_REFRESH]
-        found = await waiting.wait_for(session, asked, lambda state: _answered(state, stamp), timeout)
+        found = await waiting.wait_for(session, asked, lambda state: _answered(state, stamp), timeout, known=known)
         digest = str(((found or {}).get("status") or {}).get("digest"))
         if digest == before:
             click.echo(f"{subject} has the same content as before: {digest}")

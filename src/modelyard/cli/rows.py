@@ -65,11 +65,13 @@ def from_csv(text: str, metadata: Metadata) -> Inputs:
                 f"unknown: {', '.join(unknown)}"
             )
         named = dict(zip(header, zip(*body, strict=True), strict=True)) if body else dict.fromkeys(header, ())
-        return {name: _shaped(tensor := _input(metadata, name), _cells(tensor, cells)) for name, cells in named.items()}
+        return {
+            name: _shaped(tensor := _input(metadata, name), _cells(tensor, cells, f"column {name}"))
+            for name, cells in named.items()
+        }
     tensor = metadata.inputs[0]
-    if tensor.datatype != "BYTES" and not all(_is_number(cell) for cell in rows[0]):
-        rows = rows[1:]
-    cells = [_cells(tensor, row) for row in rows]
+    headed = tensor.datatype != "BYTES" and not any(_is_number(cell) for cell in rows[0])
+    cells = [_cells(tensor, row, f"row {number}") for number, row in enumerate(rows[headed:], 1 + headed)]
     return {tensor.name: _shaped(tensor, [row[0] for row in cells] if len(tensor.shape) == 1 else cells)}
 
 
@@ -108,10 +110,24 @@ def _shaped(tensor: Tensor, value: Any) -> Any:
         array = np.asarray(value, dtype=object if tensor.datatype == "BYTES" else None)
     except ValueError as error:
         raise UserError(f"{tensor.name}: the rows differ in length; expected the shape {list(tensor.shape)}") from error
+    if not array.size:
+        raise UserError(f"{tensor.name}: there are no values; expected the shape {list(tensor.shape)} (-1: any size)")
     rank = len(tensor.shape)
     if array.ndim == rank - 1:
-        return array[:, None] if rank == 2 and tensor.shape[1] == 1 and array.ndim == 1 else array[None]
+        array = array[:, None] if rank == 2 and tensor.shape[1] == 1 and array.ndim == 1 else array[None]
+    if array.ndim != rank or any(
+        takes not in (-1, size) for takes, size in zip(tensor.shape, array.shape, strict=True)
+    ):
+        raise UserError(_misshapen(tensor, array.shape))
     return array
+
+
+def _misshapen(tensor: Tensor, shape: tuple[int, ...]) -> str:
+    if len(shape) == len(tensor.shape) == 2:
+        return f"{tensor.name}: the rows have {shape[1]} values; the model takes {tensor.shape[1]}"
+    return (
+        f"{tensor.name}: the values have the shape {list(shape)}; the model takes {list(tensor.shape)} (-1: any size)"
+    )
 
 
 def _input(metadata: Metadata, name: str) -> Tensor:
@@ -122,15 +138,20 @@ def _input(metadata: Metadata, name: str) -> Tensor:
     return found
 
 
-def _cells(tensor: Tensor, cells: Sequence[str]) -> list[Any]:
-    if tensor.datatype == "BYTES":
-        return list(cells)
+def _cells(tensor: Tensor, cells: Sequence[str], place: str) -> list[Any]:
+    return list(cells) if tensor.datatype == "BYTES" else [_value(tensor, cell, place) for cell in cells]
+
+
+def _value(tensor: Tensor, cell: str, place: str) -> Any:
     try:
         if tensor.datatype == "BOOL":
-            return [{"true": True, "1": True, "false": False, "0": False}[cell.strip().lower()] for cell in cells]
-        return [int(cell) if tensor.datatype.strip("U").startswith("INT") else float(cell) for cell in cells]
+            return {"true": True, "1": True, "false": False, "0": False}[cell.strip().lower()]
+        return int(cell) if tensor.datatype.strip("U").startswith("INT") else float(cell)
     except (ValueError, KeyError) as error:
-        raise UserError(f"{tensor.name}: expected values of {tensor.datatype}: {error}") from error
+        hint = ", with commas between the values" if ";" in cell or "\t" in cell else ""
+        raise UserError(
+            f"{place}: {cell!r} is no value of {tensor.datatype}, which {tensor.name} takes{hint}"
+        ) from error
 
 
 def _is_number(cell: str) -> bool:

@@ -75,12 +75,21 @@ class News:
 
 
 async def wait_for(
-    session: Session, body: Object, until: Callable[[Object | None], bool], seconds: float
+    session: Session,
+    body: Object,
+    until: Callable[[Object | None], bool],
+    seconds: float,
+    *,
+    known: Object | None = None,
 ) -> Object | None:
-    """The state of that object as soon as `until` holds. Raises as `watching.wait`, naming `modelyard why`."""
+    """The state of that object as soon as `until` holds. Raises as `watching.wait`, naming `modelyard why`.
+
+    known: the object that people know it by, where it is not the object itself.
+    """
     resource = objects.resource_of(body)
     namespace, name = objects.place(body, session.namespace)
-    news = News(words.qualified(resource, name))
+    known_as, known_name = objects.resource_of(known or body), (known or body)["metadata"]["name"]
+    news = News(words.qualified(known_as, known_name))
     wish = watching.Wish(until=until, told=news.told, hopeless=hopeless)
     saying = asyncio.create_task(news.keep_saying())
     try:
@@ -88,7 +97,8 @@ async def wait_for(
     except (UserError, RetryLater) as error:
         if resource not in (resources.MODELS, resources.MODELSERVICES):
             raise
-        raise type(error)(_indented(f"{error.message}\n'modelyard why {name}' says what to do")) from error
+        told = error.message.replace(f"{resource.kind} {name} ", f"{known_as.kind} {known_name} ", 1)
+        raise type(error)(_indented(f"{told}\n'modelyard why {known_name}' says what to do")) from error
     finally:
         saying.cancel()
         await asyncio.gather(saying, return_exceptions=True)

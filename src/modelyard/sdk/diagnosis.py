@@ -30,7 +30,10 @@ _NEXT: Mapping[str, tuple[str, ...]] = {
     ),
     Reason.TRUST_REQUIRED: _CORRECT,
     Reason.FORMAT_MISMATCH: _CORRECT,
-    Reason.FORMAT_UNKNOWN: _CORRECT,
+    Reason.FORMAT_UNKNOWN: (
+        "save a model of a known format at {uri}, then: modelyard refresh {name}",
+        "or name its format in the manifest, and apply it",
+    ),
     Reason.SIGNATURE_MISMATCH: _CORRECT,
     Reason.SAMPLE_MISSING: _CORRECT,
     Reason.RUNTIME_MISMATCH: _CORRECT,

@@ -75,6 +75,8 @@ def to_array(tensor: Tensor, values: ArrayLike) -> Array:
         array = np.asarray(values)
         if dtype is np.object_:
             return _texts(np.asarray(values, dtype=object))
+        if array.dtype.kind in "US":
+            raise ValueError(f"{str(array.ravel()[0])!r} is text")
         if array.dtype.kind not in "biufO":
             raise ValueError(f"{array.dtype} is not a number")
         with np.errstate(over="raise", invalid="ignore"):

@@ -234,7 +234,9 @@ def test_refresh_finds_the_model_that_an_inline_service_owns(project: Project) -
         body["metadata"] |= {"namespace": "default", "ownerReferences": [reference]}
         project.call(lambda client, body=body: client.create(MODELS, body))  # type: ignore[misc]
     answer = project.run("refresh", "inline", "--no-wait")
-    assert "model/inline-11111111-model is read again" in answer.out, answer.err
+    assert "modelservice/inline is read again" in answer.out, answer.err  # nobody knows its Model's name
+    asked = [bool(project.get(MODELS, f"inline-{each * 8}-model")["metadata"].get("annotations")) for each in "01"]
+    assert asked == [False, True]
     assert "there is no ModelService or Model nope" in project.run("refresh", "nope").err
 
 

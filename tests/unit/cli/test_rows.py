@@ -60,7 +60,10 @@ def test_csv_has_a_header_where_it_is_needed(text: str, metadata: Metadata, expe
     [
         ("", MATRIX, "there are no rows"),
         ("1,2\n3\n", MATRIX, "row 2 has 1 values, the first has 2"),
-        ("1,2\nx,4\n", MATRIX, "X: expected values of FP64"),
+        ("1,2\nx,4\n", MATRIX, "row 2: 'x' is no value of FP64, which X takes"),
+        ("1,x\n3,4\n", MATRIX, "row 1: 'x' is no value of FP64"),
+        ("1,2,3\n", MATRIX, "X: the rows have 3 values; the model takes 2"),
+        ("a,b\n", MATRIX, "X: there are no values"),
         ("1,2\n", COLUMNS, "the first line must name the inputs age, city; unknown: 1, 2"),
     ],
 )
