@@ -6,7 +6,7 @@ time; failures are tried again with growing pauses, per object.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,23 +15,26 @@ from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
 from modelyard.base.clock import Clock
-from modelyard.base.conditions import Condition, Reason, Status
+from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, RetryLater
 from modelyard.control.engine.objects import Objects
 from modelyard.control.engine.ports import Driver, Gateway
 from modelyard.control.engine.publisher import Publisher
 from modelyard.control.engine.writer import Writer
+from modelyard.control.ir.actions import Action
 from modelyard.control.ir.observed import Observed
 from modelyard.control.ir.values import Key
 from modelyard.control.kube.queue import WorkQueue
 from modelyard.control.kube.reflector import Reflector
 from modelyard.control.plan import model as models
-from modelyard.control.plan import runtimes, service, status
+from modelyard.control.plan import runtimes, service
 from modelyard.control.plan.diff import diff
 from modelyard.control.plan.happenings import happenings
-from modelyard.control.plan.views import ModelView, Outcome, ServiceView
+from modelyard.control.plan.unable import leave_alone
+from modelyard.control.plan.views import Event, ModelView, Outcome, ServiceView
 
 log = logging.getLogger(__name__)
+Object = dict[str, Any]
 _WORKERS = 8
 
 
@@ -92,7 +95,8 @@ class Engine:
 
     def _first_pass(self) -> None:
         """Everything declared, and owners of what runs although its object is gone."""
-        running = {each.unit.owner for each in self._driver.observe().units}
+        observed = self._driver.observe()
+        running = {each.unit.owner for each in observed.units} | {each.owner for each in observed.tasks}
         self._unseen = {*self._objects.keys(), *running}
         for key in sorted(self._unseen):
             self._queue.add(key)
@@ -133,25 +137,53 @@ class Engine:
 
     async def _step(self, key: Key) -> float | None:
         observed = self._driver.observe(key)
-        outcome = self._decide(key, observed)
+        owner = self._objects.raw.get(key)
+        try:
+            outcome = self._decide(key, observed)
+        except Exception as error:
+            self._publisher.hold(key)
+            self._saw(key)
+            await self._confess(key, observed, error)
+            raise
         self._publisher.offer(key, outcome.desired.routes)
         self._saw(key)
-        owner = self._objects.raw.get(key)
         if owner is not None:
             await self._writer.write_children(owner, outcome)
-        for action in diff(outcome.desired, observed):
-            await self._driver.apply(action)
-        if owner is not None:
+        refusals = [refusal for action in diff(outcome.desired, observed) if (refusal := await self._apply(action))]
+        if owner is None:
+            self._before.pop(key, None)
+        elif not self._writer.is_behind(owner):
             await self._writer.write_status(owner, outcome)
-            for event in (*happenings(self._before.get(key, Observed()), observed), *outcome.events):
-                self._writer.tell(owner, event)
-        self._remember(key, observed)
+            self._tell(owner, (*happenings(self._before.get(key, Observed()), observed), *outcome.events))
+            self._tell(owner, _refused(refusals))
+            self._remember(key, observed)
+        if refusals:
+            raise refusals[0]
         return outcome.wake_at
+
+    async def _apply(self, action: Action) -> ModelyardError | None:
+        """One action that is refused must not keep the others from being done, nor the status from being written."""
+        try:
+            await self._driver.apply(action)
+        except ModelyardError as error:
+            return error
+        return None
+
+    async def _confess(self, key: Key, observed: Observed, error: Exception) -> None:
+        """Tell the object's owner about a defect; the log has the rest."""
+        owner = self._objects.raw.get(key)
+        if owner is None:
+            return
+        message = f"a defect of Modelyard: {error!r}; the server's log has the details"
+        try:
+            await self._writer.write_status(owner, self._unable(key, observed, Reason.INTERNAL_ERROR, message))
+        except ModelyardError as problem:
+            log.info("%s: %s", key, problem)
 
     def _decide(self, key: Key, observed: Observed) -> Outcome:
         if key in self._objects.unreadable:
-            return self._unreadable(key, observed)
-        thing = self._objects.declared.get(key)
+            return self._unable(key, observed, Reason.INVALID, self._objects.unreadable[key])
+        thing = None if self._objects.going(key) else self._objects.declared.get(key)
         now = self._clock.now()
         match thing:
             case Runtime():
@@ -172,19 +204,14 @@ class Engine:
             revisions=self._objects.revisions(key),
             observed=observed,
             route=self._gateway.observe(key),
+            in_transit=self._publisher.in_transit(key),
             capabilities=self._driver.capabilities,
             gateway_url=self._gateway_url,
         )
 
-    def _unreadable(self, key: Key, observed: Observed) -> Outcome:
-        """Written past the schema of this release: say so, and leave alone what runs."""
-        kept = service.desire_deleted(observed, self._gateway.observe(key))
-        found = (
-            Condition(type="Ready", status=Status.FALSE, reason=Reason.INVALID, message=self._objects.unreadable[key]),
-        )
-        generation = int(self._objects.raw[key].get("metadata", {}).get("generation", 1))
-        stamped = status.conditions(found, None, generation, self._clock.now())
-        return Outcome(desired=kept.desired, status=status.status({}, stamped, generation))
+    def _unable(self, key: Key, observed: Observed, reason: Reason, message: str) -> Outcome:
+        raw, route = self._objects.raw[key], self._gateway.observe(key)
+        return leave_alone(raw, observed, route, reason=reason, message=message, now=self._clock.now())
 
     def _saw(self, key: Key) -> None:
         if self._unseen:
@@ -192,7 +219,12 @@ class Engine:
             if not self._unseen:
                 self._publisher.open()
 
+    def _tell(self, owner: Object, events: Iterable[Event]) -> None:
+        for event in events:
+            self._writer.tell(owner, event)
+
     def _remember(self, key: Key, observed: Observed) -> None:
+        """What was told about replicas."""
         if observed.units:
             self._before[key] = observed
         else:
@@ -213,10 +245,14 @@ class Engine:
         return handle
 
     def _revision_handler(self, key: tuple[str, str], _old: Any, new: dict[str, Any] | None) -> None:
-        try:
-            concerned = self._objects.put_revision(*key, new)
-        except ModelyardError as error:
-            log.warning("%s", error)
-            return
-        for owner in concerned:
+        for owner in self._objects.put_revision(*key, new):
             self._queue.add(owner)
+
+
+def _refused(refusals: Iterable[ModelyardError]) -> tuple[Event, ...]:
+    """What a driver refuses for good was planned wrongly."""
+    return tuple(
+        Event(type="Warning", reason=Reason.INTERNAL_ERROR, message=refusal.message)
+        for refusal in refusals
+        if not isinstance(refusal, RetryLater)
+    )

@@ -1,5 +1,6 @@
 """What the API server holds, as typed values with the indexes that decisions need."""
 
+import logging
 from collections import defaultdict
 from typing import Any
 
@@ -13,6 +14,7 @@ from modelyard.control.ir.values import Key
 from modelyard.control.plan import model as models
 from modelyard.control.render import kube as render
 
+log = logging.getLogger(__name__)
 Object = dict[str, Any]
 _Place = tuple[str, str]
 """Namespace and name."""
@@ -51,7 +53,11 @@ class Objects:
         return concerned | self._concerned(key)
 
     def put_revision(self, namespace: str, name: str, body: Object | None) -> set[Key]:
-        """Take over one ControllerRevision. Raises UserError for one that another program wrote."""
+        """Take over one ControllerRevision; whom that concerns. The log tells of one that is not ours and is skipped.
+
+        What it says about its owner must agree with where it lies: who may write in one namespace decides nothing in
+        another.
+        """
         touched: set[Key] = set()
         owner = self._revision_owners.pop((namespace, name), None)
         if owner is not None:
@@ -59,8 +65,8 @@ class Objects:
             self._revisions[owner].pop(name, None)
             if not self._revisions[owner]:
                 del self._revisions[owner]
-        if body is not None:
-            found = render.revision(body)
+        found = None if body is None else _ours(namespace, name, body)
+        if body is not None and found is not None:
             self._revisions[found.owner][name] = (_owner_uid(body), found)
             self._revision_owners[namespace, name] = found.owner
             touched.add(found.owner)
@@ -69,6 +75,10 @@ class Objects:
     def keys(self) -> tuple[Key, ...]:
         """All objects, sorted."""
         return tuple(sorted(self.raw))
+
+    def going(self, key: Key) -> bool:
+        """Being deleted: only its finalizers and dependents keep it, so nothing may be made for it any more."""
+        return bool(self.raw.get(key, {}).get("metadata", {}).get("deletionTimestamp"))
 
     def runtimes(self, namespace: str) -> tuple[Runtime, ...]:
         """The Runtimes of a namespace, by name."""
@@ -124,6 +134,23 @@ class Objects:
         if isinstance(thing, Runtime):
             keys |= {other for other in self.raw if other.namespace == key.namespace}
         return keys
+
+
+def _ours(namespace: str, name: str, body: Object) -> Revision | None:
+    try:
+        found = render.revision(body)
+    except UserError as error:
+        log.warning("%s", error)
+        return None
+    if (found.owner.namespace, found.name, found.unit.owner, found.unit.revision) != (
+        namespace,
+        name,
+        found.owner,
+        name,
+    ):
+        log.warning("ControllerRevision %s/%s names another owner than its own; it is not used", namespace, name)
+        return None
+    return found
 
 
 def _owner_uid(body: Object) -> str:

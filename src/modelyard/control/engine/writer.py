@@ -19,6 +19,7 @@ class Writer:
     def __init__(self, client: Client, recorder: EventRecorder) -> None:
         self._client = client
         self._recorder = recorder
+        self._written: dict[tuple[str, str, str], int] = {}
 
     async def write_children(self, owner: Object, outcome: Outcome) -> None:
         """Record new revisions and owned Models; forget obsolete ones."""
@@ -38,7 +39,19 @@ class Writer:
         if outcome.status is None or outcome.status == owner.get("status"):
             return
         resource = RESOURCES[owner["kind"]]
-        await self._client.replace_status(resource, {**owner, "status": outcome.status})
+        stored = await self._client.replace_status(resource, {**owner, "status": outcome.status})
+        self._written[_place(owner)] = _version(stored)
+
+    def is_behind(self, owner: Object) -> bool:
+        """Whether the watch has not yet brought our own last write: a status decided now would only be a conflict.
+
+        Source: KEP-5504, versions of one kind can be compared.
+        """
+        place = _place(owner)
+        if _version(owner) < self._written.get(place, 0):
+            return True
+        self._written.pop(place, None)
+        return False
 
     def tell(self, owner: Object, event: Event) -> None:
         """Record an event; never waits and never fails."""
@@ -57,3 +70,13 @@ class Writer:
         except ApiError as error:
             if error.status != 404:
                 raise
+
+
+def _place(body: Object) -> tuple[str, str, str]:
+    return body["kind"], body["metadata"]["namespace"], body["metadata"]["name"]
+
+
+def _version(body: Object) -> int:
+    """0 for a server that does not keep to the convention: then nothing is ever behind."""
+    text = body["metadata"]["resourceVersion"]
+    return int(text) if text.isdecimal() else 0

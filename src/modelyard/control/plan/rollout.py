@@ -29,10 +29,12 @@ def roll(
     latest_ready: str | None,
     observed: Observed,
     route: ObservedRoute,
+    in_transit: tuple[str, ...] = (),
 ) -> Rollout:
     """One step: the newest revision gets the traffic when it is as ready as the one that serves, or fully.
 
-    The old one runs until the gateway acknowledged that nothing goes there any more.
+    The old one runs until the gateway acknowledged that nothing goes there any more, and so does one that the gateway
+    was told to switch to (in_transit: such units, the latest last).
     """
     ordered = sorted(revisions, key=lambda revision: revision.number, reverse=True)
     if not ordered:
@@ -43,10 +45,11 @@ def roll(
     in_force = [
         by_unit[b.unit] for b in (route.acknowledged.backends if route.acknowledged else ()) if b.unit in by_unit
     ]
-    fallback = by_name.get(latest_ready or "")
-    serving = in_force[0] if in_force else fallback if fallback is not None else target
+    coming = [by_unit[unit] for unit in in_transit if unit in by_unit]
+    reachable = [revision for revision in reversed(coming) if ready_replicas(observed, revision.unit.name)]
+    serving = (*in_force, *reachable, by_name.get(latest_ready or "", target))[0]
     traffic = _traffic(target, serving, replicas, observed)
-    wanted = {target.name, *(revision.name for revision in in_force)}
+    wanted = {target.name, *(revision.name for revision in (*in_force, *coming))}
     if traffic is not target:
         wanted.add(serving.name)
     running = tuple(revision for revision in ordered if revision.name in wanted)

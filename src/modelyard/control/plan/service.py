@@ -33,6 +33,7 @@ def desire(view: ServiceView, now: float) -> Outcome:
         latest_ready=service.status.latest_ready_revision,
         observed=view.observed,
         route=view.route,
+        in_transit=view.in_transit,
     )
     route = _route(service, rollout, view.observed)
     situation = Situation(
@@ -73,11 +74,12 @@ def _units(view: ServiceView, rollout: Rollout) -> tuple[DesiredUnit, ...]:
     replicas = view.service.spec.replicas
     if replicas:
         return tuple(place(revision, replicas) for revision in rollout.running)
-    return _in_use(view.observed, view.route)
+    return _in_use(view.observed, view.route, view.in_transit)
 
 
-def _in_use(observed: Observed, route: ObservedRoute) -> tuple[DesiredUnit, ...]:
-    in_use = {backend.unit for backend in (route.acknowledged.backends if route.acknowledged else ())}
+def _in_use(observed: Observed, route: ObservedRoute, in_transit: tuple[str, ...] = ()) -> tuple[DesiredUnit, ...]:
+    acknowledged = (backend.unit for backend in (route.acknowledged.backends if route.acknowledged else ()))
+    in_use = {*acknowledged, *in_transit}
     return tuple(
         DesiredUnit(unit=each.unit, replicas=each.replicas)
         for each in observed.units

@@ -26,6 +26,7 @@ class ServiceView:
 
     models: of its namespace that it names or owns. revisions: its own, in any order. capabilities: of the driver.
     gateway_url: `http://host:port` of the gateway, for status.url.
+    in_transit: units of routes that were published and may be in force by now, the latest last.
     """
 
     service: ModelService
@@ -34,6 +35,7 @@ class ServiceView:
     revisions: tuple[Revision, ...] = ()
     observed: Observed = Observed()
     route: ObservedRoute = ObservedRoute()
+    in_transit: tuple[str, ...] = ()
     capabilities: Capabilities = Capabilities()
     gateway_url: str = ""
 

@@ -50,6 +50,8 @@ class World:
     known: dict[str, ObservedUnit] = field(default_factory=dict)
     acknowledged: Route | None = None
     published: Route | None = None
+    told: list[Route] = field(default_factory=list)
+    """What the gateway was told since an answer of it is known: any of them may be in force."""
     numbers: list[int] = field(default_factory=list)
 
     def view(self) -> ServiceView:
@@ -68,6 +70,7 @@ class World:
             revisions=tuple(self.revisions.values()),
             observed=self.observed(),
             route=ObservedRoute(acknowledged=self.acknowledged),
+            in_transit=tuple(backend.unit for route in self.told for backend in route.backends),
         )
 
     def observed(self) -> Observed:
@@ -94,6 +97,7 @@ class World:
         assert outcome.status is not None
         self.status = outcome.status
         (self.published,) = outcome.desired.routes
+        self.told = [*(each for each in self.told if each != self.published), self.published]
         for action in actions:
             self.apply(action)
         return outcome, actions
@@ -111,6 +115,11 @@ class World:
             case _:
                 raise AssertionError(f"a service has no tasks: {action}")
 
+    def acknowledge(self, route: Route) -> None:
+        """The gateway says that this one is in force; what it was told later may follow at any moment."""
+        self.acknowledged = route
+        self.told = self.told[self.told.index(route) :]
+
     def settle(self) -> Outcome:
         for _ in range(12):
             outcome, actions = self.step()
@@ -121,9 +130,12 @@ class World:
     def check(self, outcome: Outcome, actions: tuple[Action, ...]) -> None:
         observed = self.observed()
         (route,) = outcome.desired.routes
-        serving = {b.unit for r in (self.acknowledged, route) if r for b in r.backends}
+        serving = {b.unit for r in (self.acknowledged, route, *self.told) if r for b in r.backends}
         stopped = {action.unit for action in actions if isinstance(action, Stop)}
         in_force = {b.unit for b in (self.acknowledged.backends if self.acknowledged else ())}
+        if self.acknowledged is None and not route.backends and self.replicas:
+            reachable = {b.unit for each in self.told for b in each.backends}
+            assert not any(ready_replicas(observed, unit) for unit in reachable), "what may be serving goes on serving"
         assert not stopped & serving, "a unit that gets traffic is never stopped"
         for backend in route.backends:
             ready = ready_replicas(observed, backend.unit)
@@ -144,7 +156,8 @@ EVENTS = st.one_of(
     st.tuples(st.just("scale"), st.integers(0, 3)),
     st.tuples(st.just("ready"), st.integers(0, 5)),
     st.tuples(st.just("crash"), st.integers(0, 5)),
-    st.tuples(st.just("acknowledge"), st.none()),
+    st.tuples(st.just("acknowledge"), st.integers(0, 3)),
+    st.tuples(st.just("ask in between"), st.none()),
     st.tuples(st.just("restart"), st.booleans()),
 )
 
@@ -158,10 +171,12 @@ def happen(world: World, kind: str, argument: Any) -> None:
     elif kind in ("ready", "crash") and places:
         name, index = places[argument % len(places)]
         world.units[name][index] = READY if kind == "ready" else STARTING
-    elif kind == "acknowledge":
-        world.acknowledged = world.published
+    elif kind == "acknowledge" and world.told:
+        world.acknowledge(world.told[argument % len(world.told)])
+    elif kind == "ask in between" and world.told:
+        world.acknowledged = None
     elif kind == "restart":
-        world.units, world.acknowledged, world.published = {}, None, None
+        world.units, world.acknowledged, world.published, world.told = {}, None, None, []
         if argument:  # the last status was not stored before the kill
             world.status = {k: v for k, v in world.status.items() if k != "latestReadyRevision"}
 
@@ -189,7 +204,7 @@ def test_every_history_ends_with_the_declared_spec_serving(history: list[tuple[s
         world.settle()
         world.units = {name: [READY for _ in states] for name, states in world.units.items()}
         world.settle()
-        world.acknowledged = world.published
+        world.acknowledge(world.told[-1])
     outcome = world.settle()
     assert outcome.status is not None
     ready = outcome.status["conditions"][0]

@@ -1,0 +1,45 @@
+"""When nothing can be decided about an object: leave alone what runs, and say so."""
+
+from typing import Any
+
+from modelyard.base.clock import timestamp
+from modelyard.base.conditions import Condition, Reason, Status
+from modelyard.control.ir.desired import Desired
+from modelyard.control.ir.observed import Observed, ObservedRoute
+from modelyard.control.ir.unit import DesiredUnit
+from modelyard.control.plan.views import Outcome
+
+Object = dict[str, Any]
+
+
+def leave_alone(
+    stored: Object, observed: Observed, route: ObservedRoute, *, reason: Reason, message: str, now: float
+) -> Outcome:
+    """Everything as it is, with `Ready=False` and the reason in the status.
+
+    stored: the object as the API server holds it, which may be of any form below metadata.
+    """
+    found = Condition(type="Ready", status=Status.FALSE, reason=reason, message=message)
+    before = stored.get("status")
+    before = before if isinstance(before, dict) else {}
+    kept = before.get("conditions")
+    conditions = [each for each in kept if isinstance(each, dict)] if isinstance(kept, list) else []
+    ready = next((each for each in conditions if each.get("type") == found.type), {})
+    generation = int(stored["metadata"].get("generation", 1))
+    since = ready.get("lastTransitionTime") if ready.get("status") == str(found.status) else None
+    stamped = {
+        "type": found.type,
+        "status": str(found.status),
+        "reason": str(found.reason),
+        "message": found.message,
+        "observedGeneration": generation,
+        "lastTransitionTime": since or timestamp(now),
+    }
+    others = [each for each in conditions if each.get("type") != found.type]
+    return Outcome(
+        desired=Desired(
+            units=tuple(DesiredUnit(unit=each.unit, replicas=each.replicas) for each in observed.units),
+            routes=(route.acknowledged,) if route.acknowledged else (),
+        ),
+        status={**before, "observedGeneration": generation, "conditions": [stamped, *others]},
+    )
