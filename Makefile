@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export PYTHONPATH :=
 export UV_COMPILE_BYTECODE := 1
 
-.PHONY: help demo test check format lock generate setup clean
+.PHONY: help demo test bench check format lock generate setup clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,10 @@ demo: setup ## Train two models, serve them, switch under load, break one, stop 
 
 test: setup ## Run every test that needs no cluster
 	@$(PY) -m pytest
+
+bench: setup ## Measure the inference front and the server at rest, side by side with their yardsticks
+	@PYTHONPATH=src:tests $(PY) bench/front.py
+	@PYTHONPATH=src:tests $(PY) bench/rest.py
 
 check: setup ## Formatting, lint, types, import contracts, generated files
 	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet . && echo "format and lint: ok"
