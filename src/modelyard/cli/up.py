@@ -53,11 +53,31 @@ def command(folder: Path, paths: tuple[str, ...], data_dir: Path | None, listen:
 
 
 async def _run(options: local.Options, read: Manifests | None) -> None:
+    """Until a signal, which also ends a start that is not done yet."""
     board = Board(sys.stdout)
-    stop = asyncio.Event()
+    ready, stop = asyncio.Event(), asyncio.Event()
+    work = asyncio.create_task(_work(options, read, board, (ready, stop)))
+
+    def asked() -> None:
+        stop.set()
+        if not ready.is_set():
+            work.cancel()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, asked)
+    try:
+        await work
+    except asyncio.CancelledError:
+        board.say("stopped before it was ready")
+        return
+    board.say("stopped")
+
+
+async def _work(
+    options: local.Options, read: Manifests | None, board: Board, told: tuple[asyncio.Event, asyncio.Event]
+) -> None:
+    ready, stop = told
     board.say(f"Modelyard {modelyard.__version__} is starting")
     async with local.running(options, changed=board.changed) as running:
         board.say(f"gateway     {running.gateway}")
@@ -67,10 +87,10 @@ async def _run(options: local.Options, read: Manifests | None) -> None:
         )
         if read is not None:
             await apply.apply_documents(_session(running), read.documents)
+        ready.set()
         with board.live():
             await stop.wait()
         board.say("stopping: requests in flight are finished first")
-    board.say("stopped")
 
 
 def _session(running: local.Running) -> Session:
