@@ -19,7 +19,7 @@ from modelyard.control.drivers.memory import MemoryDriver
 from modelyard.control.engine.loop import Engine
 from modelyard.control.engine.writer import RESOURCES, Writer
 from modelyard.control.gateway.memory import MemoryGateway
-from modelyard.control.ir.actions import Action, Resize, Stop
+from modelyard.control.ir.actions import Action, Resize, Start, Stop
 from modelyard.control.ir.observed import ObservedReplica, ReplicaState
 from modelyard.control.ir.values import Key
 from modelyard.control.kube.auth import ClientConfig
@@ -174,6 +174,9 @@ class MemoryApi(Client):
         body["metadata"] |= {"uid": f"uid-{self._uids}", "generation": 1}
         if at[0] in _OURS:
             body.pop("status", None)
+        living = {each["metadata"]["uid"] for each in self._objects.values()}
+        for uid in set(_owners(body)) - living:  # decided before the owner was deleted
+            asyncio.get_running_loop().call_later(0.05, self._collect, at, uid)
         return self._store("ADDED", at, body, "create")
 
     def _put_status(self, at: tuple[str, str, str], body: Object) -> Object:
@@ -212,6 +215,7 @@ class _CheckedDriver(MemoryDriver):
     def __init__(self, clock: Clock, gateway: MemoryGateway, abandoned: set[str]) -> None:
         super().__init__(clock)
         self.applied: list[Action] = []
+        self.violations: list[str] = []
         self._gateway = gateway
         self._abandoned = abandoned
 
@@ -220,7 +224,10 @@ class _CheckedDriver(MemoryDriver):
         if isinstance(action, Stop) or (isinstance(action, Resize) and action.replicas == 0):
             acknowledged = self._gateway.observe(action.owner).acknowledged
             in_force = {backend.unit for backend in acknowledged.backends} if acknowledged else set()
-            assert action.unit not in in_force - self._abandoned, "requests go to what is stopped"
+            if action.unit in in_force - self._abandoned:
+                self.violations.append(f"requests still go to {action.unit}: {action}")
+        if isinstance(action, Start):
+            self._abandoned.discard(action.unit.name)  # the name is of a new service now
         await super().apply(action)
 
 
@@ -263,6 +270,7 @@ class World:
             finally:
                 for task in tasks:
                     task.cancel()
+        assert self.driver.violations == []
 
     async def settle(self) -> None:
         """Until nothing changes any more by itself within half a second."""
@@ -278,8 +286,9 @@ class World:
 
     async def passes(self, seconds: float) -> None:
         """Time, in which processes go on."""
-        for _ in range(int(seconds * 2)):
-            await asyncio.sleep(0.5)
+        end = self.clock.monotonic() + seconds
+        while (left := end - self.clock.monotonic()) > 0:
+            await asyncio.sleep(min(left, 0.5))
             self.driver.observe()
 
     async def apply(self, kind: str, name: str, spec: Object, **metadata: Any) -> None:

@@ -6,7 +6,7 @@ time; failures are tried again with growing pauses, per object.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,6 @@ from modelyard.control.engine.objects import Objects
 from modelyard.control.engine.ports import Driver, Gateway
 from modelyard.control.engine.publisher import Publisher
 from modelyard.control.engine.writer import Writer
-from modelyard.control.ir.actions import Action
 from modelyard.control.ir.observed import Observed
 from modelyard.control.ir.values import Key
 from modelyard.control.kube.queue import WorkQueue
@@ -147,27 +146,21 @@ class Engine:
             raise
         self._publisher.offer(key, outcome.desired.routes)
         self._saw(key)
-        if owner is not None:
-            await self._writer.write_children(owner, outcome)
-        refusals = [refusal for action in diff(outcome.desired, observed) if (refusal := await self._apply(action))]
+        # What is refused must not keep the rest from being done, nor the status from being written.
+        unwritten = [] if owner is None else await _refusal(self._writer.write_children(owner, outcome))
+        refused = [
+            error for action in diff(outcome.desired, observed) for error in await _refusal(self._driver.apply(action))
+        ]
         if owner is None:
             self._before.pop(key, None)
         elif not self._writer.is_behind(owner):
             await self._writer.write_status(owner, outcome)
             self._tell(owner, (*happenings(self._before.get(key, Observed()), observed), *outcome.events))
-            self._tell(owner, _refused(refusals))
+            self._tell(owner, _defects(refused))
             self._remember(key, observed)
-        if refusals:
-            raise refusals[0]
+        if unwritten or refused:
+            raise (*unwritten, *refused)[0]
         return outcome.wake_at
-
-    async def _apply(self, action: Action) -> ModelyardError | None:
-        """One action that is refused must not keep the others from being done, nor the status from being written."""
-        try:
-            await self._driver.apply(action)
-        except ModelyardError as error:
-            return error
-        return None
 
     async def _confess(self, key: Key, observed: Observed, error: Exception) -> None:
         """Tell the object's owner about a defect; the log has the rest."""
@@ -249,7 +242,16 @@ class Engine:
             self._queue.add(owner)
 
 
-def _refused(refusals: Iterable[ModelyardError]) -> tuple[Event, ...]:
+async def _refusal(work: Awaitable[None]) -> list[ModelyardError]:
+    """None or one."""
+    try:
+        await work
+    except ModelyardError as error:
+        return [error]
+    return []
+
+
+def _defects(refusals: Iterable[ModelyardError]) -> tuple[Event, ...]:
     """What a driver refuses for good was planned wrongly."""
     return tuple(
         Event(type="Warning", reason=Reason.INTERNAL_ERROR, message=refusal.message)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from modelyard.api import API_VERSION
+from modelyard.base.errors import RetryLater
 from modelyard.control.kube.client import ApiError, Client
 from modelyard.control.kube.events import EventRecorder
 from modelyard.control.kube.resources import CONTROLLERREVISIONS, MODELS, MODELSERVICES, RUNTIMES, Resource
@@ -58,11 +59,16 @@ class Writer:
         self._recorder.record(owner, event.type, event.reason, event.message)
 
     async def _create(self, resource: Resource, body: Object) -> None:
+        metadata = body["metadata"]
         try:
             await self._client.create(resource, body)
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
+            found = await self._client.get(resource, metadata["namespace"], metadata["name"])
+            if _owners(found) != _owners(body):
+                # As a rule that of an earlier owner of the same name, which is about to be collected.
+                raise RetryLater(f"{resource.kind} {metadata['name']} belongs to another object") from error
 
     async def _delete(self, resource: Resource, namespace: str, name: str) -> None:
         try:
@@ -80,3 +86,7 @@ def _version(body: Object) -> int:
     """0 for a server that does not keep to the convention: then nothing is ever behind."""
     text = body["metadata"]["resourceVersion"]
     return int(text) if text.isdecimal() else 0
+
+
+def _owners(body: Object) -> set[str]:
+    return {each["uid"] for each in body["metadata"].get("ownerReferences") or ()}

@@ -204,6 +204,22 @@ async def test_a_service_made_again_under_its_name_serves_its_own_model() -> Non
 
 
 @virtual
+async def test_a_service_made_again_waits_for_the_model_of_the_earlier_one_to_go() -> None:
+    world = World()
+    async with world.running():
+        await served(world)
+        before = world.api.all(MODELS)
+        await world.delete("ModelService", "digits")
+        await world.serve("digits", FOREST, replicas=2)
+        await asyncio.sleep(0.02)
+        assert world.api.all(MODELS) == before, "not collected yet"
+        await world.passes(5)
+        await world.all_goes_well()
+        assert world.ready("ModelService", "digits")[:2] == ("True", "Serving")
+        assert world.api.all(MODELS)[0]["metadata"]["uid"] != before[0]["metadata"]["uid"]
+
+
+@virtual
 async def test_nothing_is_made_for_what_waits_for_its_dependents_to_go() -> None:
     world = World()
     async with world.running():
