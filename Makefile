@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONPATH :=
 export UV_COMPILE_BYTECODE := 1
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test bench check format lock generate setup clean
 

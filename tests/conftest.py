@@ -1,0 +1,9 @@
+"""How thoroughly properties are tried: `HYPOTHESIS_PROFILE=thorough make test` takes a hundred times as many examples."""
+
+import os
+
+from hypothesis import settings
+
+settings.register_profile("quick", max_examples=30, deadline=None, print_blob=True)
+settings.register_profile("thorough", max_examples=3000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
