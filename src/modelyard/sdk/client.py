@@ -104,15 +104,22 @@ class Client:
         return self._ask("POST", f"{_path(metadata.name)}/infer", body, deadline)
 
     def _ask(self, method: str, path: str, body: bytes | None, deadline: float) -> bytes:
-        """A successful answer's body; asks again where that helps."""
+        """A successful answer's body; asks again where that helps. When the time is over, what the server said last."""
+        said: UserError | RetryLater | None = None
         while True:
-            status, answer, after = self._send(method, path, body, deadline)
+            try:
+                status, answer, after = self._send(method, path, body, deadline)
+            except RetryLater as lost:
+                if said is not None and time.monotonic() >= deadline:
+                    raise said from lost
+                raise
             if status < 400:
                 return answer
+            said = _error(status, answer, after, f"{self.url}{path}")
             wait = None if after is None else max(after, _SHORTEST_PAUSE_SECONDS)
             again = self._retry and status in _AGAIN
             if not again or wait is None or time.monotonic() + wait >= deadline:
-                raise _error(status, answer, after, f"{self.url}{path}")
+                raise said
             time.sleep(wait)
 
     def _send(self, method: str, path: str, body: bytes | None, deadline: float) -> tuple[int, bytes, float | None]:
