@@ -1,6 +1,6 @@
 """Report: what a process of the runtime half answers to control. At most 4 KiB of JSON; not trusted.
 
-`{"version": 1, "serve": {...}}`, with `prepare` or with `failure` in place of `serve`. A process replaces its report
+`{"version": 1, "serve": {...}}`, with `prepare`, `job` or `failure` in place of `serve`. A process replaces its report
 file atomically; on Kubernetes the same bytes are the container's termination message. The schema is
 `spec/report.schema.json`.
 """
@@ -41,6 +41,41 @@ class PrepareReport(_Struct, frozen=True, kw_only=True):
     outputs: tuple[TensorSpec, ...] = ()
 
 
+class Metric(_Struct, frozen=True, kw_only=True):
+    """A number that a program tells about itself."""
+
+    name: Annotated[str, msgspec.Meta(max_length=64)]
+    value: float
+
+
+class JobReport(_Struct, frozen=True, kw_only=True):
+    """How far a job is, derived from what was committed; of the whole run, not of one runner.
+
+    run: the number of the run within its output, 0 before there is one. done: the run is closed. already: by an earlier
+    job with the same inputs. shards: planned; committed. rows: committed, without error_rows; total_rows: of the input,
+    0 if not known yet. percent, metrics: what a program says. output: where results are; errors: where dead letters are.
+    digest, format: of the artifact that becomes a Model. note: what happens now, for people.
+    """
+
+    run: int = 0
+    done: bool = False
+    already: bool = False
+    shards: int = 0
+    committed: int = 0
+    rows: int = 0
+    error_rows: int = 0
+    total_rows: int = 0
+    rows_per_second: float = 0.0
+    eta_seconds: float | None = None
+    percent: int | None = None
+    metrics: Annotated[tuple[Metric, ...], msgspec.Meta(max_length=16)] = ()
+    output: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+    errors: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+    digest: Text = ""
+    format: Text = ""
+    note: Text = ""
+
+
 class Failure(_Struct, frozen=True, kw_only=True):
     """Why the work cannot be done. reason: a `base.conditions.Reason`. retry: the same attempt may succeed later."""
 
@@ -50,11 +85,12 @@ class Failure(_Struct, frozen=True, kw_only=True):
 
 
 class Report(_Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Exactly one of serve, prepare and failure is set."""
+    """Exactly one of serve, prepare, job and failure is set."""
 
     version: int = VERSION
     serve: ServeReport | None = None
     prepare: PrepareReport | None = None
+    job: JobReport | None = None
     failure: Failure | None = None
 
 
@@ -88,6 +124,6 @@ def decode(data: bytes) -> Report:
         raise UserError(f"the report is not valid: {error}") from error
     if report.version != VERSION:
         raise UserError(f"report version {report.version} is not understood; this release reads version {VERSION}")
-    if sum(part is not None for part in (report.serve, report.prepare, report.failure)) != 1:
-        raise UserError("the report must set exactly one of serve, prepare and failure")
+    if sum(part is not None for part in (report.serve, report.prepare, report.job, report.failure)) != 1:
+        raise UserError("the report must set exactly one of serve, prepare, job and failure")
     return report

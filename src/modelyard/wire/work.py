@@ -1,6 +1,6 @@
 """WorkSpec: what control tells a process of the runtime half to do.
 
-A JSON file of one object, `{"version": 1, "serve": {...}}` or `{"version": 1, "prepare": {...}}`. It says *what*,
+A JSON file of one object, `{"version": 1, "serve": {...}}`, with `prepare`, `score` or `run` in its place. It says *what*,
 never *where*: folders, sockets and the report's path are given by the driver in the environment (`Place`), so that the
 same recorded WorkSpec runs in any place. Version N reads N-1; an unknown version or field is refused.
 The schema is `spec/work.schema.json`.
@@ -23,6 +23,10 @@ ENV_SOCKET = "MODELYARD_SOCKET"
 ENV_CACHE = "MODELYARD_CACHE"
 ENV_ROOT = "MODELYARD_ROOT"
 ENV_SCRATCH = "MODELYARD_SCRATCH"
+ENV_SECRETS = "MODELYARD_SECRETS"
+ENV_INDEX = "MODELYARD_INDEX"
+ENV_ATTEMPT = "MODELYARD_ATTEMPT"
+ENV_MASTER = "MODELYARD_MASTER"
 
 
 class _Struct(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
@@ -78,7 +82,7 @@ class ServeWork(_Struct, frozen=True, kw_only=True):
 class PrepareWork(_Struct, frozen=True, kw_only=True):
     """Read an artifact once: find its format, hash it, read its signature, store a copy under its digest.
 
-    uri: a path relative to the project root, an absolute path or `file://`. digest, format, format_version, inputs and
+    uri: a path relative to the project root, an absolute path, `file://`, `s3://`, `gs://`, `az://` or `https://`. digest, format, format_version, inputs and
     outputs: what the user pinned or declared; checked where the artifact says something itself.
     command: the worker of a Runtime that runs this format; empty for the built-in ones.
     """
@@ -93,12 +97,92 @@ class PrepareWork(_Struct, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
 
 
+class InputWork(_Struct, frozen=True, kw_only=True):
+    """Records to read: one object, or all below a prefix or folder.
+
+    uri: as of PrepareWork, without https. format: parquet, csv, jsonl, arrow, images, or "" to tell by the names.
+    columns: read only these; in the order in which they make up the rows of a model with one matrix as input.
+    """
+
+    uri: str
+    format: str = ""
+    columns: tuple[str, ...] = ()
+
+
+class OutputWork(_Struct, frozen=True, kw_only=True):
+    """A prefix to write to. format: as of the input (parquet, csv, jsonl, arrow) or "" for the input's.
+
+    keep: columns of the input that are written beside the model's outputs. mode: create, overwrite or append.
+    """
+
+    uri: str
+    format: str = ""
+    keep: tuple[str, ...] = ()
+    mode: str = "create"
+
+
+class ErrorsWork(_Struct, frozen=True, kw_only=True):
+    """on_error: fail, deadLetter or skip. More than max_rows, or max_percent of all rows, fail the run; None: no limit."""
+
+    on_error: str = "fail"
+    max_rows: int | None = None
+    max_percent: int | None = None
+
+
+class ScoreWork(_Struct, frozen=True, kw_only=True):
+    """Score all records of the input once; any number of runners may do it together.
+
+    job: the uid of the object. shard_bytes: about how large a part of the output becomes. min_shards: cut smaller
+    rather than into fewer, so that all runners have something to do. batch_rows: put into one call of the model.
+    """
+
+    job: str
+    model: ModelWork
+    input: InputWork
+    output: OutputWork
+    errors: ErrorsWork = ErrorsWork()
+    batch_rows: int = 4096
+    threads: int = 1
+    shard_bytes: int = 64 * 2**20
+    min_shards: int = 1
+
+
+class ArtifactWork(_Struct, frozen=True, kw_only=True):
+    """The part of a program's output that becomes a Model. path: below OUTPUT_DIR, a file or folder."""
+
+    name: str
+    path: str
+    format: str = ""
+
+
+class RunWork(_Struct, frozen=True, kw_only=True):
+    """Run a program to its end and commit what it left in OUTPUT_DIR, once.
+
+    job: the uid of the object, job_name: `<namespace>/<name>`. python: the interpreter whose folder comes first on PATH,
+    "" for ours. directory: where it runs, relative to the project root. nodes: how many run together.
+    checkpoint: a uri, handed on as CHECKPOINT_URI.
+    """
+
+    job: str
+    job_name: str
+    command: tuple[str, ...]
+    python: str = ""
+    directory: str = ""
+    nodes: int = 1
+    output: OutputWork | None = None
+    checkpoint: str = ""
+    artifact: ArtifactWork | None = None
+    grace_seconds: float = 30.0
+
+
 class WorkSpec(_Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Exactly one of serve and prepare is set. The version is always written out, recorded specs included."""
+    """Exactly one of serve, prepare, score and run is set. The version is always written out, recorded specs included."""
 
     version: int = VERSION
     serve: ServeWork | None = None
     prepare: PrepareWork | None = None
+    score: ScoreWork | None = None
+    run: RunWork | None = None
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +190,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     cache: folder of artifacts by digest. root: what relative URIs are relative to. scratch: the only folder it may
     write besides. socket: Unix socket to listen on. report: file that it replaces atomically with its latest Report.
+    secrets: a folder of files `<role>/<key>`. index: among the members of its task, attempt: of a gang, from 1; master:
+    `host:port` where rank 0 may listen.
     """
 
     work: str
@@ -114,6 +200,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     scratch: str
     socket: str = ""
     root: str = ""
+    secrets: str = ""
+    index: int = 0
+    attempt: int = 1
+    master: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Place":
@@ -128,6 +218,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             scratch=environment[ENV_SCRATCH],
             socket=environment.get(ENV_SOCKET, ""),
             root=environment.get(ENV_ROOT, ""),
+            secrets=environment.get(ENV_SECRETS, ""),
+            index=_number(environment, ENV_INDEX, 0),
+            attempt=_number(environment, ENV_ATTEMPT, 1),
+            master=environment.get(ENV_MASTER, ""),
         )
 
     def environment(self) -> dict[str, str]:
@@ -139,6 +233,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             ENV_SCRATCH: self.scratch,
             ENV_SOCKET: self.socket,
             ENV_ROOT: self.root,
+            ENV_SECRETS: self.secrets,
+            ENV_INDEX: str(self.index) if self.index else "",
+            ENV_ATTEMPT: str(self.attempt) if self.attempt > 1 else "",
+            ENV_MASTER: self.master,
         }
         return {name: value for name, value in pairs.items() if value}
 
@@ -157,9 +255,16 @@ def decode(data: bytes) -> WorkSpec:
         work = msgspec.json.decode(data, type=WorkSpec)
     except msgspec.DecodeError as error:
         raise UserError(f"the WorkSpec is not valid: {error}") from error
-    if (work.serve is None) == (work.prepare is None):
-        raise UserError("the WorkSpec must set exactly one of serve and prepare")
+    if sum(part is not None for part in (work.serve, work.prepare, work.score, work.run)) != 1:
+        raise UserError("the WorkSpec must set exactly one of serve, prepare, score and run")
     return work
+
+
+def _number(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name, "")
+    if text and not text.isdecimal():
+        raise UserError(f"{name} must be a whole number, not {text!r}: this program is started by Modelyard, not by hand")
+    return int(text) if text else default
 
 
 class _Versioned(msgspec.Struct):

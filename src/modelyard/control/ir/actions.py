@@ -33,11 +33,19 @@ class Run(Value, frozen=True, kw_only=True, tag="Run"):
     task: Task
 
 
+class Adjust(Value, frozen=True, kw_only=True, tag="Adjust"):
+    """Change how many members of a task run at once; those that leave finish or drop what they do."""
+
+    task: str
+    owner: Key
+    parallelism: int
+
+
 class Forget(Value, frozen=True, kw_only=True, tag="Forget"):
-    """End a task if it still runs, and forget its result."""
+    """End a task if it still runs, its members with SIGTERM and their grace, and forget its result."""
 
     task: str
     owner: Key
 
 
-Action = Start | Resize | Stop | Run | Forget
+Action = Start | Resize | Stop | Run | Adjust | Forget

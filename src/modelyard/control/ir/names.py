@@ -7,9 +7,13 @@ from modelyard.control.ir.values import Key
 
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_SERVICE = "modelyard.dev/service"
+LABEL_JOB = "modelyard.dev/job"
 LABEL_INPUTS = "modelyard.dev/inputs-hash"
 ANNOTATION_REFRESH = "modelyard.dev/refresh"
 ANNOTATION_RESTART = "modelyard.dev/restart"
+ANNOTATION_JOB = "modelyard.dev/job"
+ANNOTATION_JOB_UID = "modelyard.dev/job-uid"
+ANNOTATION_METRICS = "modelyard.dev/metrics"
 MANAGER = "modelyard"
 
 
@@ -36,6 +40,21 @@ def owned_model(service: str, inputs: object) -> str:
 def prepare_task(key: Key, asked: object, attempt: int) -> str:
     """One task per Model, what is asked of it (generation, refresh annotation, work) and attempt."""
     return f"{key.name}-prepare-{ids.short_hash(canonical(asked))}-{attempt}.{key.namespace}"
+
+
+def job_revision(job: str) -> str:
+    """`score` -> `score-job`: a job runs once, so it has one."""
+    return f"{job}-job"
+
+
+def job_task(key: Key, uid: str) -> str:
+    """One task per object: a job that was deleted and made again under its name is another one."""
+    return f"{key.name}-job-{ids.short_hash(uid.encode())}.{key.namespace}"
+
+
+def member(task: str, index: int) -> str:
+    """`score-job-1a2b3c4d.default` and 0 -> `score-job-1a2b3c4d.default-0`."""
+    return f"{task}-{index}"
 
 
 def selector(service: str) -> str:

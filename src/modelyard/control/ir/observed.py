@@ -57,15 +57,41 @@ class ObservedUnit(Value, frozen=True, kw_only=True):
     usage: Usage = Usage()
 
 
+class MemberState(StrEnum):
+    """PENDING: not started (no room, or back-off). ENDING: asked to stop. DONE: ended well."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    ENDING = "Ending"
+    DONE = "Done"
+
+
+class ObservedMember(Value, frozen=True, kw_only=True):
+    """One process of a task. report: its latest; trouble: the latest, kept while it is tried again."""
+
+    name: str
+    state: MemberState
+    pid: int = 0
+    report: Report | None = None
+    trouble: Trouble | None = None
+
+
 class ObservedTask(Value, frozen=True, kw_only=True):
     """A task that runs (finished_at is None) or has ended. The driver forgets it on `Forget`.
 
     report: what it left, if that was readable; message: why there is none, with the last lines of its log.
+    started_at: when the driver took it over; failures: of its members since then (a gang counts once), without those
+    that were asked to end, found no room, or made room for others. members: while it runs.
     """
 
     name: str
     owner: Key
     attempt: int = 1
+    parallelism: int = 1
+    started_at: float = 0.0
+    members: tuple[ObservedMember, ...] = ()
+    failures: int = 0
+    usage: Usage = Usage()
     finished_at: float | None = None
     report: Report | None = None
     message: str = ""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import Unit
 from modelyard.control.ir.values import Key, Value
 
@@ -9,7 +10,8 @@ from modelyard.control.ir.values import Key, Value
 class Revision(Value, frozen=True, kw_only=True):
     """number counts from 1 within its owner. inputs: what the user declared, resolved; inputs_hash: of exactly that.
 
-    A new revision is made when the hash differs from the newest one's; unit is what was planned from the inputs then.
+    A new revision is made when the hash differs from the newest one's; unit (of a service) or task (of a job) is what was
+    planned from the inputs then.
     """
 
     name: str
@@ -17,4 +19,5 @@ class Revision(Value, frozen=True, kw_only=True):
     number: int
     inputs_hash: str
     inputs: dict[str, Any]
-    unit: Unit
+    unit: Unit | None = None
+    task: Task | None = None

@@ -20,6 +20,16 @@ class Variable(Value, frozen=True, kw_only=True):
     secret: SecretKey | None = None
 
 
+class Credential(Value, frozen=True, kw_only=True):
+    """A Secret of the owner's namespace whose keys a process gets as files, in a folder named after the role.
+
+    role: `model`, `input` or `output`: what the keys open.
+    """
+
+    role: str
+    secret: str
+
+
 class Resources(Value, frozen=True, kw_only=True):
     """What one replica asks for and may use; 0 means not declared. CPU in thousandths of a core, memory in bytes."""
 
