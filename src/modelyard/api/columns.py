@@ -26,6 +26,18 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         _column("Digest", "string", ".status.digest", 1),
         _MESSAGE,
     ),
+    "ModelJob": (
+        _column("Complete", "string", '.status.conditions[?(@.type=="Complete")].status'),
+        _column("Reason", "string", '.status.conditions[?(@.type=="Complete")].reason'),
+        _column("Progress", "integer", ".status.progressPercentage"),
+        _column("Rows", "integer", ".status.rows"),
+        _column("Errors", "integer", ".status.errorRows"),
+        _column("Active", "integer", ".status.active"),
+        _column("Failed", "integer", ".status.failed"),
+        _AGE,
+        _column("Output", "string", ".status.output", 1),
+        _column("Message", "string", '.status.conditions[?(@.type=="Complete")].message', 1),
+    ),
     "ModelService": (
         _column("URL", "string", ".status.url"),
         _READY,

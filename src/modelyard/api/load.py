@@ -7,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from modelyard.api import API_VERSION
+from modelyard.api.job import ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
@@ -17,11 +18,12 @@ MAX_MANIFEST_BYTES = 3 * 2**20
 _MAX_DEPTH = 64
 _MAX_NODES = 200_000
 
-Declared = Runtime | Model | ModelService
-_KINDS: dict[str, type[Runtime] | type[Model] | type[ModelService]] = {
+Declared = Runtime | Model | ModelService | ModelJob
+_KINDS: dict[str, type[Runtime] | type[Model] | type[ModelService] | type[ModelJob]] = {
     "Runtime": Runtime,
     "Model": Model,
     "ModelService": ModelService,
+    "ModelJob": ModelJob,
 }
 _SENTENCES = {
     "extra_forbidden": "unknown field; remove it or correct its spelling",

@@ -7,13 +7,14 @@ from pydantic import BaseModel
 
 from modelyard.api import GROUP, VERSION, structural
 from modelyard.api.columns import COLUMNS
+from modelyard.api.job import JOB_NAME_RULES, ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import NAME_RULES, ModelService
 
 Definition = dict[str, Any]
 
-KINDS: tuple[type[BaseModel], ...] = (Runtime, Model, ModelService)
+KINDS: tuple[type[BaseModel], ...] = (Runtime, Model, ModelService, ModelJob)
 SYSTEM_NAMESPACE = "modelyard-system"
 
 
@@ -29,6 +30,7 @@ def crds() -> tuple[Definition, ...]:
     """All definitions, sorted by kind. Treat them as constants."""
     return (
         _definition(Model, short="mdl"),
+        _definition(ModelJob, short="mjob", rules=JOB_NAME_RULES),
         _definition(ModelService, short="msvc", rules=NAME_RULES, subresources={"scale": _SCALE}),
         _definition(Runtime, short="rt"),
     )

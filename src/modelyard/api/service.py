@@ -40,8 +40,9 @@ class ModelReference(Part):
         json_schema_extra=rules(
             ("has(self.name) != has(self.uri)", "set exactly one of name and uri"),
             (
-                "!has(self.name) || (!has(self.format) && !has(self.digest) && !has(self.trust))",
-                "format, digest and trust go with uri; for a model by name they belong into the Model",
+                "!has(self.name) || (!has(self.format) && !has(self.digest) && !has(self.trust) && "
+                "!has(self.credentials))",
+                "format, digest, trust and credentials go with uri; for a model by name they belong into the Model",
             ),
         )
     )
@@ -56,6 +57,8 @@ class ModelReference(Part):
     """As Model.spec.digest."""
     trust: Trust | None = None
     """As Model.spec.trust."""
+    credentials: Name | None = None
+    """As Model.spec.credentials."""
 
 
 class ModelServiceSpec(Part):

@@ -33,6 +33,7 @@ class Resource:
 
 RUNTIMES = Resource(GROUP, VERSION, "runtimes", "Runtime")
 MODELS = Resource(GROUP, VERSION, "models", "Model")
+MODELJOBS = Resource(GROUP, VERSION, "modeljobs", "ModelJob")
 MODELSERVICES = Resource(GROUP, VERSION, "modelservices", "ModelService")
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
@@ -41,11 +42,12 @@ EVENTS = Resource("", "v1", "events", "Event")
 CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 
-OURS = (MODELS, MODELSERVICES, RUNTIMES)
+OURS = (MODELS, MODELJOBS, MODELSERVICES, RUNTIMES)
 ALL = (*OURS, NAMESPACES, CONFIGMAPS, SECRETS, EVENTS, CONTROLLERREVISIONS, LEASES)
 SHORT_NAMES = {
     "rt": RUNTIMES,
     "mdl": MODELS,
+    "mjob": MODELJOBS,
     "msvc": MODELSERVICES,
     "ns": NAMESPACES,
     "cm": CONFIGMAPS,
