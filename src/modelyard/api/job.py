@@ -42,8 +42,8 @@ class JobInput(Part):
     """Records to score."""
 
     uri: Uri
-    """One file or object, or a folder or prefix of them: a path, file://, s3://, gs:// or az://. Names that begin with a
-    dot or an underscore are left out."""
+    """One file or object, or a folder or prefix of them: a path, file://, s3://, gs:// or az://. Names that begin
+    with a dot or an underscore are left out."""
     format: Literal["parquet", "csv", "jsonl", "arrow", "images"] | None = None
     """Format of the files; told by their names when left out."""
     columns: _Columns | None = None
@@ -110,8 +110,8 @@ class Environment(Part):
     )
 
     python: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """Interpreter of a virtual environment on this machine, for example .venv/bin/python; the one that runs Modelyard by
-    default."""
+    """Interpreter of a virtual environment on this machine, for example .venv/bin/python; the one that runs
+    Modelyard by default."""
     requirements: Annotated[str, Field(max_length=65536)] | None = None
     """Packages to install. Not supported yet."""
     lock: Annotated[str, Field(max_length=1024)] | None = None
@@ -163,8 +163,8 @@ class Run(Part):
     command: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...], Field(min_length=1, max_length=256)
     ]
-    """Program and arguments. It finds OUTPUT_DIR, PROGRESS_FILE and, of several nodes, RANK, WORLD_SIZE, MASTER_ADDR and
-    MASTER_PORT in its environment."""
+    """Program and arguments. It finds OUTPUT_DIR, PROGRESS_FILE and, of several nodes, RANK, WORLD_SIZE, MASTER_ADDR
+    and MASTER_PORT in its environment."""
     working_dir: Annotated[str, Field(max_length=1024)] | None = None
     """Folder to run in; a relative one belongs to the project root (modelyard apply: to the manifest's folder)."""
     environment: Environment | None = None

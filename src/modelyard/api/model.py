@@ -37,11 +37,12 @@ class ModelSpec(Part):
     )
 
     uri: Annotated[Uri, Field(json_schema_extra=_IMMUTABLE)]
-    """Where the artifact is: a file or folder, s3://, gs://, az:// (an object or a prefix) or https://. A path without a scheme is relative to the project root of the local
-    server (modelyard up DIR); modelyard apply reads it relative to the manifest."""
+    """Where the artifact is: a file or folder, s3://, gs://, az:// (an object or a prefix) or https://. A path
+    without a scheme is relative to the project root of the local server (modelyard up DIR); modelyard apply reads it
+    relative to the manifest."""
     credentials: Name | None = None
-    """Secret in the same namespace with the keys of the store, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; token
-    for https://. Only the process that fetches the artifact gets them, before anything of the model runs."""
+    """Secret in the same namespace with the keys of the store, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY;
+    token for https://. Only the process that fetches the artifact gets them, before anything of the model runs."""
     digest: Annotated[Digest, Field(json_schema_extra=_IMMUTABLE)] | None = None
     """Pins the content: sha256: over the sorted paths and contents. Anything else is refused as DigestMismatch."""
     format: Word | None = None

@@ -51,10 +51,10 @@ class Metric(_Struct, frozen=True, kw_only=True):
 class JobReport(_Struct, frozen=True, kw_only=True):
     """How far a job is, derived from what was committed; of the whole run, not of one runner.
 
-    run: the number of the run within its output, 0 before there is one. done: the run is closed. already: by an earlier
-    job with the same inputs. shards: planned; committed. rows: committed, without error_rows; total_rows: of the input,
-    0 if not known yet. percent, metrics: what a program says. output: where results are; errors: where dead letters are.
-    digest, format: of the artifact that becomes a Model. note: what happens now, for people.
+    run: the number of the run within its output, 0 before there is one. done: the run is closed. already: by an
+    earlier job with the same inputs. shards: planned; committed. rows: committed, without error_rows; total_rows: of
+    the input, 0 if not known yet. percent, metrics: what a program says. output: where results are; errors: where
+    dead letters are. digest, format: of the artifact that becomes a Model. note: what happens now, for people.
     """
 
     run: int = 0

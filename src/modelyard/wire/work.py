@@ -1,8 +1,8 @@
 """WorkSpec: what control tells a process of the runtime half to do.
 
-A JSON file of one object, `{"version": 1, "serve": {...}}`, with `prepare`, `score` or `run` in its place. It says *what*,
-never *where*: folders, sockets and the report's path are given by the driver in the environment (`Place`), so that the
-same recorded WorkSpec runs in any place. Version N reads N-1; an unknown version or field is refused.
+A JSON file of one object, `{"version": 1, "serve": {...}}`, with `prepare`, `score` or `run` in its place. It says
+*what*, never *where*: folders, sockets and the report's path are given by the driver in the environment (`Place`),
+so that the same recorded WorkSpec runs in any place. Version N reads N-1; an unknown version or field is refused.
 The schema is `spec/work.schema.json`.
 """
 
@@ -82,9 +82,9 @@ class ServeWork(_Struct, frozen=True, kw_only=True):
 class PrepareWork(_Struct, frozen=True, kw_only=True):
     """Read an artifact once: find its format, hash it, read its signature, store a copy under its digest.
 
-    uri: a path relative to the project root, an absolute path, `file://`, `s3://`, `gs://`, `az://` or `https://`. digest, format, format_version, inputs and
-    outputs: what the user pinned or declared; checked where the artifact says something itself.
-    command: the worker of a Runtime that runs this format; empty for the built-in ones.
+    uri: a path relative to the project root, an absolute path, `file://`, `s3://`, `gs://`, `az://` or `https://`.
+    digest, format, format_version, inputs and outputs: what the user pinned or declared; checked where the artifact
+    says something itself. command: the worker of a Runtime that runs this format; empty for the built-in ones.
     """
 
     uri: str
@@ -122,7 +122,8 @@ class OutputWork(_Struct, frozen=True, kw_only=True):
 
 
 class ErrorsWork(_Struct, frozen=True, kw_only=True):
-    """on_error: fail, deadLetter or skip. More than max_rows, or max_percent of all rows, fail the run; None: no limit."""
+    """on_error: fail, deadLetter or skip. More than max_rows, or max_percent of all rows, fail the run; None: no
+    limit."""
 
     on_error: str = "fail"
     max_rows: int | None = None
@@ -158,8 +159,8 @@ class ArtifactWork(_Struct, frozen=True, kw_only=True):
 class RunWork(_Struct, frozen=True, kw_only=True):
     """Run a program to its end and commit what it left in OUTPUT_DIR, once.
 
-    job: the uid of the object, job_name: `<namespace>/<name>`. python: the interpreter whose folder comes first on PATH,
-    "" for ours. directory: where it runs, relative to the project root. nodes: how many run together.
+    job: the uid of the object, job_name: `<namespace>/<name>`. python: the interpreter whose folder comes first on
+    PATH, "" for ours. directory: where it runs, relative to the project root. nodes: how many run together.
     checkpoint: a uri, handed on as CHECKPOINT_URI.
     """
 
@@ -175,10 +176,11 @@ class RunWork(_Struct, frozen=True, kw_only=True):
     grace_seconds: float = 30.0
 
 
-class WorkSpec(_Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Exactly one of serve, prepare, score and run is set. The version is always written out, recorded specs included."""
+class WorkSpec(_Struct, frozen=True, kw_only=True):
+    """Exactly one of serve, prepare, score and run is set. The version is always written out, recorded specs
+    included."""
 
-    version: int = VERSION
+    version: int = msgspec.field(default_factory=lambda: VERSION)  # unlike a plain default never left out
     serve: ServeWork | None = None
     prepare: PrepareWork | None = None
     score: ScoreWork | None = None
@@ -263,7 +265,7 @@ def decode(data: bytes) -> WorkSpec:
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name, "")
     if text and not text.isdecimal():
-        raise UserError(f"{name} must be a whole number, not {text!r}: this program is started by Modelyard, not by hand")
+        raise UserError(f"{name} must be a whole number, not {text!r}: this program is not started by hand")
     return int(text) if text else default
 
 

@@ -1,22 +1,35 @@
-"""Admission: what was promised to replicas never exceeds what the machine has."""
+"""What a machine has, and what replicas and members of tasks ask for."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
 
-from modelyard.base import quantities
 from modelyard.control.ir.unit import Resources
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
-    """What may be promised: bytes of memory, thousandths of a core, GPUs."""
+    """What may be promised, or a share of it: bytes of memory, thousandths of a core, GPUs."""
 
-    memory_bytes: int
-    cpu_millis: int
+    memory_bytes: int = 0
+    cpu_millis: int = 0
     gpus: int = 0
+
+    def holds(self, share: "Machine") -> bool:
+        """Whether the share fits."""
+        return (
+            share.memory_bytes <= self.memory_bytes and share.cpu_millis <= self.cpu_millis and share.gpus <= self.gpus
+        )
+
+    def without(self, share: "Machine") -> "Machine":
+        """What is left beside a share."""
+        return Machine(
+            memory_bytes=self.memory_bytes - share.memory_bytes,
+            cpu_millis=self.cpu_millis - share.cpu_millis,
+            gpus=self.gpus - share.gpus,
+        )
 
 
 def this_machine() -> Machine:
@@ -24,57 +37,25 @@ def this_machine() -> Machine:
     return Machine(memory_bytes=psutil.virtual_memory().total, cpu_millis=1000 * (os.cpu_count() or 1))
 
 
-class Ledger:
-    """Who was promised what. A replica keeps its share while it waits to be started again.
-
-    freed: called when there is more room than before.
-    """
-
-    def __init__(self, machine: Machine, freed: Callable[[], None]) -> None:
-        self._freed = freed
-        self._machine = machine
-        self._shares: dict[str, Machine] = {}
-
-    def admit(self, name: str, resources: Resources) -> str:
-        """Promise a replica its share; "" if done, else a sentence that names what is asked and what is free.
-
-        As in Kubernetes, a memory limit without a request asks for the limit. A CPU limit does not: it sets threads.
-        """
-        share = Machine(
-            memory_bytes=resources.memory_request_bytes or resources.memory_limit_bytes,
-            cpu_millis=resources.cpu_request_millis,
-            gpus=resources.gpus,
+def together(shares: Iterable[Machine]) -> Machine:
+    """The sum."""
+    total = Machine()
+    for share in shares:
+        total = Machine(
+            memory_bytes=total.memory_bytes + share.memory_bytes,
+            cpu_millis=total.cpu_millis + share.cpu_millis,
+            gpus=total.gpus + share.gpus,
         )
-        self._shares.pop(name, None)
-        lacking = self._lacking(share)
-        if lacking:
-            return (
-                f"asks for {' and '.join(lacking)}; lower spec.resources, or make room by removing or scaling down "
-                "another service"
-            )
-        self._shares[name] = share
-        return ""
-
-    def release(self, name: str) -> None:
-        """The replica is gone."""
-        if self._shares.pop(name, None) is not None:
-            self._freed()
-
-    def _lacking(self, share: Machine) -> list[str]:
-        total, taken = self._machine, list(self._shares.values())
-        memory = total.memory_bytes - sum(each.memory_bytes for each in taken)
-        cpu = total.cpu_millis - sum(each.cpu_millis for each in taken)
-        gpus = total.gpus - sum(each.gpus for each in taken)
-        lacking = []
-        if share.memory_bytes > memory:
-            asked, free, of = (quantities.bytes_text(n) for n in (share.memory_bytes, memory, total.memory_bytes))
-            lacking.append(f"{asked} of memory ({free} of {of} are free)")
-        if share.cpu_millis > cpu:
-            lacking.append(f"{_cores(share.cpu_millis)} ({_cores(cpu)} of {_cores(total.cpu_millis)} are free)")
-        if share.gpus > gpus:
-            lacking.append(f"GPUs: {share.gpus} ({gpus} of {total.gpus} are free)")
-        return lacking
+    return total
 
 
-def _cores(millis: int) -> str:
-    return f"{millis / 1000:g} CPU"
+def share(resources: Resources, count: int = 1) -> Machine:
+    """What so many processes ask for.
+
+    As in Kubernetes, a memory limit without a request asks for the limit. A CPU limit does not: it sets threads.
+    """
+    return Machine(
+        memory_bytes=count * (resources.memory_request_bytes or resources.memory_limit_bytes),
+        cpu_millis=count * resources.cpu_request_millis,
+        gpus=count * resources.gpus,
+    )

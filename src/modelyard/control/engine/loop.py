@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelyard.api import API_VERSION
+from modelyard.api.job import ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
@@ -25,12 +26,12 @@ from modelyard.control.ir.observed import Observed
 from modelyard.control.ir.values import Key
 from modelyard.control.kube.queue import WorkQueue
 from modelyard.control.kube.reflector import Reflector
+from modelyard.control.plan import job, runtimes, service
 from modelyard.control.plan import model as models
-from modelyard.control.plan import runtimes, service
 from modelyard.control.plan.diff import diff
 from modelyard.control.plan.happenings import happenings
 from modelyard.control.plan.unable import leave_alone
-from modelyard.control.plan.views import Event, ModelView, Outcome, ServiceView
+from modelyard.control.plan.views import Event, JobView, ModelView, Outcome, ServiceView
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -186,6 +187,8 @@ class Engine:
                 return models.desire(ModelView(model=thing, runtimes=runtimes_here, observed=observed), now)
             case ModelService():
                 return service.desire(self._service_view(key, thing, observed), now)
+            case ModelJob():
+                return job.desire(self._job_view(key, thing, observed), now)
             case _:
                 return service.desire_deleted(observed, self._gateway.observe(key))
 
@@ -200,6 +203,16 @@ class Engine:
             in_transit=self._publisher.in_transit(key),
             capabilities=self._driver.capabilities,
             gateway_url=self._gateway_url,
+        )
+
+    def _job_view(self, key: Key, thing: ModelJob, observed: Observed) -> JobView:
+        return JobView(
+            job=thing,
+            models=self._objects.models_for(thing),
+            runtimes=self._objects.runtimes(key.namespace),
+            revision=self._objects.job_revision(key),
+            observed=observed,
+            capabilities=self._driver.capabilities,
         )
 
     def _unable(self, key: Key, observed: Observed, reason: Reason, message: str) -> Outcome:

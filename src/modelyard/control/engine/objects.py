@@ -5,11 +5,12 @@ from collections import defaultdict
 from typing import Any
 
 from modelyard.api import load
+from modelyard.api.job import ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
 from modelyard.base.errors import UserError
-from modelyard.control.ir.revision import Revision
+from modelyard.control.ir.revision import JobRevision, Recorded, Revision
 from modelyard.control.ir.values import Key
 from modelyard.control.plan import model as models
 from modelyard.control.render import kube as render
@@ -33,8 +34,8 @@ class Objects:
         self._runtimes: dict[str, dict[str, Runtime]] = defaultdict(dict)
         self._users: dict[_Place, set[Key]] = defaultdict(set)
         self._owned: dict[str, set[Key]] = defaultdict(set)
-        self._services_by_uid: dict[str, Key] = {}
-        self._revisions: dict[Key, dict[str, tuple[str, Revision]]] = defaultdict(dict)
+        self._owners_by_uid: dict[str, Key] = {}
+        self._revisions: dict[Key, dict[str, tuple[str, Recorded]]] = defaultdict(dict)
         self._revision_owners: dict[_Place, Key] = {}
 
     def put(self, kind: str, namespace: str, name: str, body: Object | None) -> set[Key]:
@@ -85,26 +86,33 @@ class Objects:
         kept = self._runtimes.get(namespace, {})
         return tuple(kept[name] for name in sorted(kept))
 
-    def models_for(self, service: ModelService) -> tuple[Model, ...]:
-        """The Models that a service names or owns, by name."""
-        keys = set(self._owned.get(service.metadata.uid, ()))
-        if service.spec.model.name:
-            keys.add(Key(kind=models.KIND, namespace=service.metadata.namespace, name=service.spec.model.name))
+    def models_for(self, user: ModelService | ModelJob) -> tuple[Model, ...]:
+        """The Models that a service or job names, owns or makes, by name."""
+        keys = set(self._owned.get(user.metadata.uid, ()))
+        for name in _named(user):
+            keys.add(Key(kind=models.KIND, namespace=user.metadata.namespace, name=name))
         found = (self.declared.get(key) for key in sorted(keys))
         return tuple(each for each in found if isinstance(each, Model))
 
     def revisions(self, owner: Key) -> tuple[Revision, ...]:
         """The recorded revisions of a service; not those of an earlier one of the same name, which are going."""
+        return tuple(each for each in self._recorded(owner) if isinstance(each, Revision))
+
+    def job_revision(self, owner: Key) -> JobRevision | None:
+        """The recorded revision of a job, in the same way."""
+        return next((each for each in self._recorded(owner) if isinstance(each, JobRevision)), None)
+
+    def _recorded(self, owner: Key) -> tuple[Recorded, ...]:
         uid = self.raw.get(owner, {}).get("metadata", {}).get("uid", "")
         return tuple(each for owner_uid, each in self._revisions.get(owner, {}).values() if owner_uid == uid)
 
     def _index(self, key: Key, thing: load.Declared) -> None:
         if isinstance(thing, Runtime):
             self._runtimes[key.namespace][key.name] = thing
-        elif isinstance(thing, ModelService):
-            self._services_by_uid[thing.metadata.uid] = key
-            if thing.spec.model.name:
-                self._users[key.namespace, thing.spec.model.name].add(key)
+        elif isinstance(thing, ModelService | ModelJob):
+            self._owners_by_uid[thing.metadata.uid] = key
+            for name in _named(thing):
+                self._users[key.namespace, name].add(key)
         else:
             for uid in _controllers(thing):
                 self._owned[uid].add(key)
@@ -115,10 +123,10 @@ class Objects:
         thing = self.declared.pop(key, None)
         if isinstance(thing, Runtime):
             self._runtimes[key.namespace].pop(key.name, None)
-        elif isinstance(thing, ModelService):
-            self._services_by_uid.pop(thing.metadata.uid, None)
-            if thing.spec.model.name:
-                _discard(self._users, (key.namespace, thing.spec.model.name), key)
+        elif isinstance(thing, ModelService | ModelJob):
+            self._owners_by_uid.pop(thing.metadata.uid, None)
+            for name in _named(thing):
+                _discard(self._users, (key.namespace, name), key)
         elif isinstance(thing, Model):
             for uid in _controllers(thing):
                 _discard(self._owned, uid, key)
@@ -129,25 +137,31 @@ class Objects:
         if key.kind == models.KIND:
             keys |= self._users.get((key.namespace, key.name), set())
         if isinstance(thing, Model):
-            owners = (self._services_by_uid.get(uid) for uid in _controllers(thing))
+            owners = (self._owners_by_uid.get(uid) for uid in _controllers(thing))
             keys |= {owner for owner in owners if owner is not None}
         if isinstance(thing, Runtime):
             keys |= {other for other in self.raw if other.namespace == key.namespace}
         return keys
 
 
-def _ours(namespace: str, name: str, body: Object) -> Revision | None:
+def _named(user: ModelService | ModelJob) -> set[str]:
+    """The Models that it refers to by name; that which a job makes, too."""
+    if isinstance(user, ModelService):
+        return {user.spec.model.name} if user.spec.model.name else set()
+    score, run = user.spec.score, user.spec.run
+    named = score.model.name if score else run.output_model.name if run and run.output_model else None
+    return {named} if named else set()
+
+
+def _ours(namespace: str, name: str, body: Object) -> Recorded | None:
     try:
         found = render.revision(body)
     except UserError as error:
         log.warning("%s", error)
         return None
-    if (found.owner.namespace, found.name, found.unit.owner, found.unit.revision) != (
-        namespace,
-        name,
-        found.owner,
-        name,
-    ):
+    runs = found.task.owner if isinstance(found, JobRevision) else found.unit.owner
+    of = found.name if isinstance(found, JobRevision) else found.unit.revision
+    if (found.owner.namespace, found.name, runs, of) != (namespace, name, found.owner, name):
         log.warning("ControllerRevision %s/%s names another owner than its own; it is not used", namespace, name)
         return None
     return found

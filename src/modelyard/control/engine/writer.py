@@ -4,14 +4,20 @@ from typing import Any
 
 from modelyard.api import API_VERSION
 from modelyard.base.errors import RetryLater
+from modelyard.control.ir import names
 from modelyard.control.kube.client import ApiError, Client
 from modelyard.control.kube.events import EventRecorder
-from modelyard.control.kube.resources import CONTROLLERREVISIONS, MODELS, MODELSERVICES, RUNTIMES, Resource
-from modelyard.control.plan.views import Event, Outcome
+from modelyard.control.kube.resources import CONTROLLERREVISIONS, MODELJOBS, MODELS, MODELSERVICES, RUNTIMES, Resource
+from modelyard.control.plan.views import Event, MadeModel, Outcome
 from modelyard.control.render import kube as render
 
 Object = dict[str, Any]
-RESOURCES: dict[str, Resource] = {"Runtime": RUNTIMES, "Model": MODELS, "ModelService": MODELSERVICES}
+RESOURCES: dict[str, Resource] = {
+    "Runtime": RUNTIMES,
+    "Model": MODELS,
+    "ModelService": MODELSERVICES,
+    "ModelJob": MODELJOBS,
+}
 
 
 class Writer:
@@ -23,7 +29,7 @@ class Writer:
         self._written: dict[tuple[str, str, str], int] = {}
 
     async def write_children(self, owner: Object, outcome: Outcome) -> None:
-        """Record new revisions and owned Models; forget obsolete ones."""
+        """Record new revisions and Models; forget obsolete ones, and an owner whose time is over."""
         namespace = owner["metadata"]["namespace"]
         for model in outcome.models:
             spec = model.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -34,6 +40,10 @@ class Writer:
             await self._delete(CONTROLLERREVISIONS, namespace, name)
         for name in outcome.obsolete_models:
             await self._delete(MODELS, namespace, name)
+        if outcome.made is not None:
+            await self._make(namespace, outcome.made)
+        if outcome.expired:
+            await self._delete(RESOURCES[owner["kind"]], namespace, owner["metadata"]["name"])
 
     async def write_status(self, owner: Object, outcome: Outcome) -> None:
         """Write the status when it differs. A conflict is a RetryLater: the decision was made on an older object."""
@@ -57,6 +67,19 @@ class Writer:
     def tell(self, owner: Object, event: Event) -> None:
         """Record an event; never waits and never fails."""
         self._recorder.record(owner, event.type, event.reason, event.message)
+
+    async def _make(self, namespace: str, model: MadeModel) -> None:
+        """A Model of a job's output: one that the same job has made is it, one of somebody else is left alone."""
+        spec = model.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+        try:
+            await self._client.create(MODELS, render.made(model.name, namespace, spec, model.annotations))
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+            found = await self._client.get(MODELS, namespace, model.name)
+            mine = model.annotations[names.ANNOTATION_JOB_UID]
+            if (found["metadata"].get("annotations") or {}).get(names.ANNOTATION_JOB_UID) != mine:
+                raise RetryLater(f"Model {model.name} exists already and is not of this job") from error
 
     async def _create(self, resource: Resource, body: Object) -> None:
         metadata = body["metadata"]

@@ -1,6 +1,6 @@
 """Desired: everything that must exist for one object."""
 
-from modelyard.control.ir.revision import Revision
+from modelyard.control.ir.revision import Recorded
 from modelyard.control.ir.route import Route
 from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import DesiredUnit
@@ -16,5 +16,5 @@ class Desired(Value, frozen=True, kw_only=True):
     units: tuple[DesiredUnit, ...] = ()
     tasks: tuple[Task, ...] = ()
     routes: tuple[Route, ...] = ()
-    records: tuple[Revision, ...] = ()
+    records: tuple[Recorded, ...] = ()
     obsolete: tuple[str, ...] = ()

@@ -112,9 +112,11 @@ class ObservedRoute(Value, frozen=True, kw_only=True):
 
 
 class Capabilities(Value, frozen=True, kw_only=True):
-    """What a driver can do. enforces: the names of limits it enforces (`memory`, `cpu`).
+    """What a driver can do. enforces: the names of limits it enforces (`memory`, `cpu`). supports: what not all can do:
+    `image` (programs from container images).
 
     `threads`: the CPU limit sets the number of inference threads, which every driver does.
     """
 
     enforces: frozenset[str] = frozenset()
+    supports: frozenset[str] = frozenset()

@@ -10,8 +10,7 @@ from modelyard.control.ir.values import Key, Value
 class Revision(Value, frozen=True, kw_only=True):
     """number counts from 1 within its owner. inputs: what the user declared, resolved; inputs_hash: of exactly that.
 
-    A new revision is made when the hash differs from the newest one's; unit (of a service) or task (of a job) is what was
-    planned from the inputs then.
+    A new revision is made when the hash differs from the newest one's; unit is what was planned from the inputs then.
     """
 
     name: str
@@ -19,5 +18,18 @@ class Revision(Value, frozen=True, kw_only=True):
     number: int
     inputs_hash: str
     inputs: dict[str, Any]
-    unit: Unit | None = None
-    task: Task | None = None
+    unit: Unit
+
+
+class JobRevision(Value, frozen=True, kw_only=True):
+    """The one revision of a job, recorded when it can start: a model that changes later changes nothing of it."""
+
+    name: str
+    owner: Key
+    number: int = 1
+    inputs_hash: str
+    inputs: dict[str, Any]
+    task: Task
+
+
+Recorded = Revision | JobRevision

@@ -7,6 +7,8 @@ out before stays in the status, so services of the model keep running while a re
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from modelyard.api.fields import Tensors
 from modelyard.api.model import Model, ModelStatus
 from modelyard.base.conditions import Condition, Reason, Status
@@ -14,6 +16,7 @@ from modelyard.control.ir import names
 from modelyard.control.ir.desired import Desired
 from modelyard.control.ir.observed import ObservedTask
 from modelyard.control.ir.task import Task
+from modelyard.control.ir.unit import Credential
 from modelyard.control.ir.values import Key
 from modelyard.control.plan import runtimes, status
 from modelyard.control.plan.views import ModelView, Outcome
@@ -23,6 +26,8 @@ from modelyard.wire.work import BUILTIN_FORMATS, PrepareWork, TensorSpec, WorkSp
 KIND = "Model"
 _FIRST_PAUSE_SECONDS = 2.0
 _LONGEST_PAUSE_SECONDS = 60.0
+_FETCH_SECONDS = 3600.0
+"""What is far away takes longer."""
 
 
 def key(model: Model) -> Key:
@@ -104,7 +109,14 @@ def _outcome(model: Model, finding: _Finding, now: float, asked: _Asked | None =
     if asked is not None:
         owner = key(model)
         name = names.prepare_task(owner, asked.parts, finding.attempt)
-        tasks = (Task(name=name, owner=owner, work=asked.work, attempt=finding.attempt),)
+        task = Task(
+            name=name,
+            owner=owner,
+            work=asked.work,
+            attempt=finding.attempt,
+            credentials=credentials("model", model.spec.credentials),
+        )
+        tasks = (msgspec.structs.replace(task, deadline_seconds=_FETCH_SECONDS) if "://" in model.spec.uri else task,)
     stamped = status.conditions(found, model.status.conditions, generation, now)
     return Outcome(
         desired=Desired(tasks=tasks),
@@ -137,6 +149,11 @@ def _work(view: ModelView) -> WorkSpec:
 def tensor_specs(tensors: Tensors | None) -> tuple[TensorSpec, ...]:
     """Declared or found tensors in the words of the runtime half."""
     return tuple(TensorSpec(name=each.name, datatype=each.datatype, shape=each.shape) for each in tensors or ())
+
+
+def credentials(role: str, secret: str | None) -> tuple[Credential, ...]:
+    """None or one."""
+    return (Credential(role=role, secret=secret),) if secret else ()
 
 
 def _reading(model: Model, task: ObservedTask | None) -> Condition:

@@ -12,8 +12,8 @@ from modelyard.control.ir.observed import Observed, ObservedRoute, ReplicaState
 from modelyard.control.ir.revision import Revision
 from modelyard.control.ir.route import Backend, Route
 from modelyard.control.ir.unit import DesiredUnit
+from modelyard.control.plan import reference, status
 from modelyard.control.plan import revision as revisions
-from modelyard.control.plan import status
 from modelyard.control.plan.place import place
 from modelyard.control.plan.rollout import Rollout, roll
 from modelyard.control.plan.runtimes import Refusal
@@ -44,7 +44,7 @@ def desire(view: ServiceView, now: float) -> Outcome:
         route=route,
         new_revision=new is not None,
     )
-    owned = revisions.owned_model(service)
+    owned = reference.owned_model(service.metadata.name, service.spec.model)
     found = conditions(situation)
     generation = service.metadata.generation
     stamped = status.conditions(found, service.status.conditions, generation, now)

@@ -7,6 +7,7 @@ from modelyard.api.model import Model
 from modelyard.base.conditions import Condition, Reason, Status
 from modelyard.control.ir.observed import ObservedReplica, ReplicaState
 from modelyard.control.ir.route import Route
+from modelyard.control.plan.enforcement import enforced
 from modelyard.control.plan.rollout import Rollout, ready_replicas
 from modelyard.control.plan.runtimes import Refusal
 from modelyard.control.plan.views import ServiceView
@@ -30,13 +31,14 @@ class Situation:
 
 def conditions(situation: Situation) -> tuple[Condition, ...]:
     """Ready: the declared spec is what answers, with all its replicas. Available: some revision answers."""
+    target = situation.rollout.target
     return (
         _ready(situation),
         _available(situation),
         _model_ready(situation),
         _progressing(situation),
         _routes_ready(situation),
-        *_enforced(situation),
+        *(enforced(target.unit.resources, situation.view.capabilities) if target else ()),
     )
 
 
@@ -157,28 +159,3 @@ def _routes_ready(situation: Situation) -> Condition:
     if route.acknowledged == situation.route:
         return Condition(type="RoutesReady", status=Status.TRUE, reason=Reason.ROUTED)
     return Condition(type="RoutesReady", status=Status.UNKNOWN, reason=Reason.WAITING_FOR_GATEWAY)
-
-
-def _enforced(situation: Situation) -> tuple[Condition, ...]:
-    """Only where limits are declared. Which of them this place does not enforce."""
-    target = situation.rollout.target
-    if target is None:
-        return ()
-    resources = target.unit.resources
-    limits = {"cpu": resources.cpu_limit_millis, "memory": resources.memory_limit_bytes}
-    declared = [name for name, value in limits.items() if value]
-    if not declared:
-        return ()
-    missing = [name for name in declared if name not in situation.view.capabilities.enforces]
-    if not missing:
-        return (Condition(type="Enforced", status=Status.TRUE, reason=Reason.ENFORCED),)
-    paths = ", ".join(f"spec.resources.limits.{name}" for name in missing)
-    hint = "; cpu sets the number of inference threads" if "cpu" in missing else ""
-    return (
-        Condition(
-            type="Enforced",
-            status=Status.FALSE,
-            reason=Reason.NOT_ENFORCED,
-            message=f"not enforced in this place: {paths}{hint}",
-        ),
-    )

@@ -10,10 +10,18 @@ from modelyard.base.clock import timestamp
 from modelyard.base.conditions import Condition, Reason, StampedCondition, Status, stamp
 from modelyard.control.plan.views import Event
 
-_TOLD = frozenset({"Ready", "Enforced"})
+_TOLD = frozenset({"Ready", "Complete", "Enforced"})
 """Conditions that make events; the others follow from these or are steps on the way."""
 _UNDER_WAY = frozenset(
-    {Reason.PREPARING, Reason.PROGRESSING, Reason.STARTING, Reason.WAITING_FOR_GATEWAY, Reason.MODEL_NOT_READY}
+    {
+        Reason.PREPARING,
+        Reason.PROGRESSING,
+        Reason.STARTING,
+        Reason.WAITING_FOR_GATEWAY,
+        Reason.MODEL_NOT_READY,
+        Reason.RUNNING,
+        Reason.SUSPENDED,
+    }
 )
 
 

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelyard.api.job import ModelJob
 from modelyard.api.model import Model, ModelSpec
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
 from modelyard.control.ir.desired import Desired
 from modelyard.control.ir.observed import Capabilities, Observed, ObservedRoute
-from modelyard.control.ir.revision import Revision
+from modelyard.control.ir.revision import JobRevision, Revision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +42,21 @@ class ServiceView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JobView:
+    """A ModelJob and everything that decisions about it depend on.
+
+    models: of its namespace that it names, owns or makes. revision: the recorded one, None before it can start.
+    """
+
+    job: ModelJob
+    models: tuple[Model, ...] = ()
+    runtimes: tuple[Runtime, ...] = ()
+    revision: JobRevision | None = None
+    observed: Observed = Observed()
+    capabilities: Capabilities = Capabilities()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
     """Something that happened to an object, for `kubectl describe`. type: Normal or Warning."""
 
@@ -51,17 +67,27 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OwnedModel:
-    """A Model to create for a service with an inline artifact."""
+    """A Model to create for a service or job with an inline artifact."""
 
     name: str
     spec: ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MadeModel:
+    """A Model of a job's output. annotations: tell whose it is; one by the same name that tells otherwise is kept."""
+
+    name: str
+    spec: ModelSpec
+    annotations: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """What must exist and be said. status: the whole `status` as JSON, None to leave it alone.
 
-    models: owned Models to create if absent; obsolete_models: names of owned Models to delete.
+    models: owned Models to create if absent; obsolete_models: names of owned Models to delete. made: a Model to create
+    from what a job left. expired: the object itself has had its time and is deleted.
     wake_at: seconds since 1970 at which to look again even if nothing happens.
     """
 
@@ -70,4 +96,6 @@ class Outcome:
     events: tuple[Event, ...] = ()
     models: tuple[OwnedModel, ...] = ()
     obsolete_models: tuple[str, ...] = ()
+    made: MadeModel | None = None
+    expired: bool = False
     wake_at: float | None = None

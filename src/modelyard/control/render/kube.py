@@ -6,7 +6,7 @@ import msgspec
 
 from modelyard.base.errors import UserError
 from modelyard.control.ir import names
-from modelyard.control.ir.revision import Revision
+from modelyard.control.ir.revision import JobRevision, Recorded, Revision
 
 Object = dict[str, Any]
 
@@ -23,7 +23,7 @@ def owner_reference(owner: Object) -> Object:
     }
 
 
-def controller_revision(revision: Revision, owner: Object) -> Object:
+def controller_revision(revision: Recorded, owner: Object) -> Object:
     """apps/v1 ControllerRevision: its data cannot be changed once it is stored."""
     return {
         "apiVersion": "apps/v1",
@@ -33,7 +33,7 @@ def controller_revision(revision: Revision, owner: Object) -> Object:
             "namespace": revision.owner.namespace,
             "labels": {
                 names.LABEL_MANAGED_BY: names.MANAGER,
-                names.LABEL_SERVICE: revision.owner.name,
+                names.LABEL_JOB if isinstance(revision, JobRevision) else names.LABEL_SERVICE: revision.owner.name,
                 names.LABEL_INPUTS: revision.inputs_hash,
             },
             "ownerReferences": [owner_reference(owner)],
@@ -43,10 +43,13 @@ def controller_revision(revision: Revision, owner: Object) -> Object:
     }
 
 
-def revision(stored: Object) -> Revision:
+def revision(stored: Object) -> Recorded:
     """The inverse. Raises UserError for one that another program wrote."""
     try:
-        return msgspec.convert(stored.get("data"), Revision)
+        data = stored.get("data")
+        if isinstance(data, dict) and "task" in data:
+            return msgspec.convert(data, JobRevision)
+        return msgspec.convert(data, Revision)
     except msgspec.ValidationError as error:
         metadata = stored.get("metadata", {})
         raise UserError(
@@ -57,14 +60,25 @@ def revision(stored: Object) -> Revision:
 
 def owned(kind: str, api_version: str, name: str, spec: Object, owner: Object) -> Object:
     """A child object of ours."""
+    label = names.LABEL_JOB if owner["kind"] == "ModelJob" else names.LABEL_SERVICE
     return {
         "apiVersion": api_version,
         "kind": kind,
         "metadata": {
             "name": name,
             "namespace": owner["metadata"]["namespace"],
-            "labels": {names.LABEL_MANAGED_BY: names.MANAGER, names.LABEL_SERVICE: owner["metadata"]["name"]},
+            "labels": {names.LABEL_MANAGED_BY: names.MANAGER, label: owner["metadata"]["name"]},
             "ownerReferences": [owner_reference(owner)],
         },
+        "spec": spec,
+    }
+
+
+def made(name: str, namespace: str, spec: Object, annotations: dict[str, str]) -> Object:
+    """A Model of a job's output. It stays when the job goes."""
+    return {
+        "apiVersion": "modelyard.dev/v1alpha1",
+        "kind": "Model",
+        "metadata": {"name": name, "namespace": namespace, "annotations": annotations},
         "spec": spec,
     }

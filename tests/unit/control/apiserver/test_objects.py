@@ -286,14 +286,14 @@ async def test_old_events_are_forgotten() -> None:
 
 async def test_the_definitions_in_the_store_are_those_of_this_release() -> None:
     async with place() as where:
-        first, second, third = (dict(crd) for crd in crds())
+        first, second, *third = (dict(crd) for crd in crds())
         await definitions.publish(where.store, where.objects, [first, second], where.clock)
         changed = {**second, "spec": {**second["spec"], "scope": "Cluster"}}
-        await definitions.publish(where.store, where.objects, [changed, third], where.clock)
+        await definitions.publish(where.store, where.objects, [changed, *third], where.clock)
         found = {
             name: await where.get(definitions.KIND, name) for name in (each["metadata"]["name"] for each in crds())
         }
-        assert [body and body["spec"]["scope"] for body in found.values()] == [None, "Cluster", "Namespaced"]
+        assert [body and body["spec"]["scope"] for body in found.values()] == [None, "Cluster", "Namespaced", "Namespaced"]
         before = where.store.published
-        await definitions.publish(where.store, where.objects, [changed, third], where.clock)
+        await definitions.publish(where.store, where.objects, [changed, *third], where.clock)
         assert where.store.published == before

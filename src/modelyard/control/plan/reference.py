@@ -1,0 +1,63 @@
+"""From a reference to a model, in a service or a job, to the prepared Model and the way to run it."""
+
+from dataclasses import dataclass
+
+from modelyard.api.model import Model, ModelSpec
+from modelyard.api.runtime import Runtime
+from modelyard.api.service import ModelReference
+from modelyard.base.conditions import Reason
+from modelyard.control.ir import names
+from modelyard.control.plan.runtimes import Refusal, Selection, select
+from modelyard.control.plan.views import OwnedModel
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Referrer:
+    """Who refers. path: of the reference in its spec, for messages. runtime: the Runtime it names, if it does."""
+
+    namespace: str
+    name: str
+    path: str
+    runtime: str | None
+
+
+def owned_model(owner: str, reference: ModelReference) -> OwnedModel | None:
+    """The Model behind an inline `uri`, None for a Model by name."""
+    if reference.uri is None:
+        return None
+    body = reference.model_dump(exclude_none=True, exclude={"name"})
+    return OwnedModel(name=names.owned_model(owner, body), spec=ModelSpec.model_validate(body))
+
+
+def resolve(
+    referrer: Referrer, reference: ModelReference, models: tuple[Model, ...], runtimes: tuple[Runtime, ...]
+) -> tuple[Model, Selection] | Refusal:
+    """The Model and how it runs, or the first thing that is missing.
+
+    A Model that is being read again counts with its old content.
+    """
+    owned = owned_model(referrer.name, reference)
+    name = owned.name if owned else reference.name or ""
+    model = next((each for each in models if each.metadata.name == name), None)
+    if model is None:
+        if owned:
+            return Refusal(reason=Reason.MODEL_NOT_READY, message=f"reading {owned.spec.uri}")
+        return Refusal(
+            reason=Reason.MODEL_NOT_FOUND,
+            message=f"{referrer.path}.name: there is no Model {name} in namespace {referrer.namespace}; "
+            "apply it or correct the name",
+        )
+    if model.status.digest is None or model.status.format is None:
+        return _not_ready(model)
+    selection = select(model.status.format, referrer.runtime, runtimes)
+    return selection if isinstance(selection, Refusal) else (model, selection)
+
+
+def _not_ready(model: Model) -> Refusal:
+    """The Model's own reason where it has failed: that is what its owner must mend."""
+    ready = next((each for each in model.status.conditions or () if each.type == "Ready"), None)
+    if ready is None or ready.status != "False":
+        message = f"Model {model.metadata.name}: {ready.message if ready else 'is being read'}"
+        return Refusal(reason=Reason.MODEL_NOT_READY, message=message)
+    reason = Reason(ready.reason) if ready.reason in Reason.__members__.values() else Reason.MODEL_NOT_READY
+    return Refusal(reason=reason, message=f"Model {model.metadata.name}: {ready.message}")
