@@ -12,17 +12,20 @@ import pytest
 import yaml
 
 from modelyard.api import load
+from modelyard.api.job import ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
 from modelyard.control.ir.observed import Capabilities, Observed, ObservedRoute
-from modelyard.control.plan import diff, model, service
-from modelyard.control.plan.views import ModelView, Outcome, ServiceView
+from modelyard.control.ir.revision import JobRevision, Revision
+from modelyard.control.plan import diff, job, model, service
+from modelyard.control.plan.views import JobView, ModelView, Outcome, ServiceView
 from modelyard.control.render import kube as render
 
 HERE = Path(__file__).parent
 NOW = 1_800_000_000.0
-CASES = sorted(path for area in ("model", "service") for path in (HERE / area).glob("*.in.yaml"))
+AREAS = ("model", "service", "job")
+CASES = sorted(path for area in AREAS for path in (HERE / area).glob("*.in.yaml"))
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}/{path.name.removesuffix('.in.yaml')}")
@@ -38,7 +41,7 @@ def test_the_plan_is_as_recorded(path: Path) -> None:
 
 
 def test_every_case_has_its_result() -> None:
-    names = {path.name for area in ("model", "service") for path in (HERE / area).glob("*.yaml")}
+    names = {path.name for area in AREAS for path in (HERE / area).glob("*.yaml")}
     assert {name.replace(".in.", ".out.") for name in names} == {name for name in names if ".out." in name}
     assert CASES
 
@@ -49,18 +52,29 @@ def _outcome(area: str, given: dict[str, Any], observed: Observed) -> Outcome:
     models = tuple(each for each in objects if isinstance(each, Model))
     if area == "model":
         return model.desire(ModelView(model=models[0], runtimes=runtimes, observed=observed), NOW)
+    if area == "job":
+        recorded = [render.revision(body) for body in given["objects"] if body["kind"] == "ControllerRevision"]
+        view = JobView(
+            job=next(each for each in objects if isinstance(each, ModelJob)),
+            models=models,
+            runtimes=runtimes,
+            revision=next((each for each in recorded if isinstance(each, JobRevision)), None),
+            observed=observed,
+            capabilities=Capabilities(enforces=frozenset({"memory"})),
+        )
+        return job.desire(view, NOW)
     revisions = tuple(render.revision(body) for body in given["objects"] if body["kind"] == "ControllerRevision")
-    view = ServiceView(
+    service_view = ServiceView(
         service=next(each for each in objects if isinstance(each, ModelService)),
         models=models,
         runtimes=runtimes,
-        revisions=revisions,
+        revisions=tuple(each for each in revisions if isinstance(each, Revision)),
         observed=observed,
         route=msgspec.convert(given.get("route", {}), ObservedRoute),
         capabilities=Capabilities(enforces=frozenset({"threads"})),
         gateway_url="http://127.0.0.1:8080",
     )
-    return service.desire(view, NOW)
+    return service.desire(service_view, NOW)
 
 
 def _shown(outcome: Outcome, observed: Observed) -> dict[str, Any]:
@@ -71,6 +85,13 @@ def _shown(outcome: Outcome, observed: Observed) -> dict[str, Any]:
             {"name": each.name, "spec": each.spec.model_dump(mode="json", by_alias=True, exclude_none=True)}
             for each in outcome.models
         ],
+        "made": outcome.made
+        and {
+            "name": outcome.made.name,
+            "annotations": outcome.made.annotations,
+            "spec": outcome.made.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+        },
+        "expired": outcome.expired,
         "obsoleteModels": list(outcome.obsolete_models),
         "status": outcome.status,
         "events": [f"{each.type} {each.reason}: {each.message}" for each in outcome.events],
