@@ -136,6 +136,8 @@ class Checkpoint(Part):
 
     uri: Uri
     """Handed to the program as CHECKPOINT_URI; RESUME is 1 when something lies there."""
+    credentials: Name | None = None
+    """Secret with which it is found out whether something lies there. The program gets keys of its own through env."""
 
 
 class OutputModel(Part):

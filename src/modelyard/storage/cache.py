@@ -20,7 +20,7 @@ from modelyard.base import ids
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import UserError
 from modelyard.storage import digest as digests
-from modelyard.storage.errors import ArtifactRefused, ArtifactUnavailable, unwritable
+from modelyard.storage.errors import StoreRefused, StoreUnavailable, unwritable
 
 _MANIFEST = ".manifest.json"
 _TEMPORARY = ".new-"
@@ -39,11 +39,11 @@ class Cache:
         self._root = root
 
     def path(self, digest: str) -> Path:
-        """The artifact itself, file or folder; raises ArtifactRefused (ArtifactChanged) if it is gone or damaged."""
+        """The artifact itself, file or folder; raises StoreRefused (ArtifactChanged) if it is gone or damaged."""
         entry = self._entry(digest)
         artifact = self._verified(entry, digest)
         if artifact is None:
-            raise ArtifactRefused(
+            raise StoreRefused(
                 Reason.ARTIFACT_CHANGED,
                 f"the stored copy of {digest} in {entry} is gone or damaged; "
                 "`modelyard refresh NAME` reads the artifact again",
@@ -54,7 +54,7 @@ class Cache:
         """Store a copy of the file or folder and return its digest; an entry that exists and is sound is kept.
 
         found: what `digest.inventory` said about it just now, to read it once less. Raises as that, and
-        ArtifactUnavailable (DiskFull).
+        StoreUnavailable (DiskFull).
         """
         digest = (found or digests.inventory(source)).digest
         entry = self._entry(digest)
@@ -82,7 +82,7 @@ class Cache:
                 return artifact
             # Times change when a data folder is restored from a backup; only the content decides.
             return artifact if digests.digest(artifact) == digest else None
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, ArtifactRefused):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, StoreRefused):
             return None
 
     def _store(self, source: Path, entry: Path, digest: str) -> None:
@@ -90,7 +90,7 @@ class Cache:
             name = source.name if source.name not in ("", _MANIFEST) else "artifact"
             taken = digests.copy(source, folder / name)
             if taken.digest != digest:
-                raise ArtifactUnavailable(
+                raise StoreUnavailable(
                     Reason.ARTIFACT_UNREADABLE,
                     f"{source} changed while it was read; it is read again",
                 )

@@ -15,7 +15,7 @@ from typing import IO
 
 from modelyard.base.conditions import Reason
 from modelyard.base.quantities import bytes_text
-from modelyard.storage.errors import ArtifactRefused, ArtifactUnavailable, unreadable
+from modelyard.storage.errors import StoreRefused, StoreUnavailable, unreadable
 
 _BLOCK = 1 << 20
 _MAX_DEPTH = 32
@@ -66,7 +66,7 @@ def digest(path: Path, limits: Limits = LIMITS) -> str:
 def inventory(path: Path, limits: Limits = LIMITS) -> Inventory:
     """Hash every file once.
 
-    Raises ArtifactRefused (not there, not readable, too large, links that leave the folder) and ArtifactUnavailable
+    Raises StoreRefused (not there, not readable, too large, links that leave the folder) and StoreUnavailable
     when something changed meanwhile.
     """
     return _visit(path, limits, lambda _relative, blocks: _hash(blocks))
@@ -112,7 +112,7 @@ def listing(path: Path, limits: Limits = LIMITS) -> dict[str, os.stat_result]:
     except OSError as error:
         raise unreadable(Path(error.filename or path), error) from error
     if not found:
-        raise ArtifactRefused(Reason.ARTIFACT_INVALID, f"{path} is an empty folder; a model file was expected in it")
+        raise StoreRefused(Reason.ARTIFACT_INVALID, f"{path} is an empty folder; a model file was expected in it")
     return dict(sorted(found.items(), key=lambda pair: pair[0].encode()))
 
 
@@ -170,7 +170,7 @@ def _walk(folder: Path, base: Path, depth: int) -> Iterator[Path]:
         if each.is_symlink():
             target = each.resolve(strict=True)
             if not target.is_relative_to(base) or target.is_dir():
-                raise ArtifactRefused(
+                raise StoreRefused(
                     Reason.ARTIFACT_INVALID,
                     f"{each} is a link to {target}; an artifact may only link to files inside itself",
                 )
@@ -183,9 +183,7 @@ def _walk(folder: Path, base: Path, depth: int) -> Iterator[Path]:
 def _regular(path: Path) -> os.stat_result:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise ArtifactRefused(
-            Reason.ARTIFACT_INVALID, f"{path} is neither a file nor a folder; a model file was expected"
-        )
+        raise StoreRefused(Reason.ARTIFACT_INVALID, f"{path} is neither a file nor a folder; a model file was expected")
     return found
 
 
@@ -195,7 +193,7 @@ def _check_name(relative: str) -> None:
     except UnicodeEncodeError:
         relative = "\n"
     if "\n" in relative or "\\" in relative:
-        raise ArtifactRefused(
+        raise StoreRefused(
             Reason.ARTIFACT_INVALID,
             f"the file name {relative!r} has a line break, a backslash or no valid text; rename it",
         )
@@ -205,9 +203,9 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
     return (one.st_ino, one.st_size, one.st_mtime_ns) == (other.st_ino, other.st_size, other.st_mtime_ns)
 
 
-def _changing(path: Path) -> ArtifactUnavailable:
-    return ArtifactUnavailable(Reason.ARTIFACT_UNREADABLE, f"{path} changed while it was read; it is read again")
+def _changing(path: Path) -> StoreUnavailable:
+    return StoreUnavailable(Reason.ARTIFACT_UNREADABLE, f"{path} changed while it was read; it is read again")
 
 
-def _too_large(path: Path, found: str) -> ArtifactRefused:
-    return ArtifactRefused(Reason.ARTIFACT_TOO_LARGE, f"{path} has {found}; point at the model's own file or folder")
+def _too_large(path: Path, found: str) -> StoreRefused:
+    return StoreRefused(Reason.ARTIFACT_TOO_LARGE, f"{path} has {found}; point at the model's own file or folder")

@@ -1,153 +1,32 @@
-"""What every Driver does. Derive a test class and give it a fixture `rig`; pytest-asyncio runs it.
+"""What every Driver does. Derive a test class and give it a fixture `rig`; pytest-asyncio runs it."""
 
-Units and tasks say by the variable LEVER what their processes do, in words separated by spaces:
-`exit=3` (ends at once), `failure=LoadFailed` (reports that), `hang` (never gets ready), `drain=0.5` (so many seconds of
-requests in flight at SIGTERM), `stubborn` (ignores SIGTERM), `take=0.3` (a task's work), `silent` (a task without a
-report). Without one a server gets ready and a task reports what it found.
-"""
-
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Protocol
-
-from modelyard.base.clock import Clock
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import RetryLater, UserError
-from modelyard.control.drivers.machine import Machine
-from modelyard.control.engine.ports import Driver
-from modelyard.control.ir.actions import Action, Forget, Resize, Run, Start, Stop
-from modelyard.control.ir.observed import ObservedReplica, ObservedTask, ObservedUnit, ReplicaState
-from modelyard.control.ir.task import Task
-from modelyard.control.ir.unit import Resources, SecretKey, Unit, Variable
-from modelyard.control.ir.values import Key
-from modelyard.wire.work import ModelWork, PrepareWork, ServeWork, WorkSpec
-
-IRIS = Key(kind="ModelService", namespace="default", name="iris")
-ROSE = Key(kind="ModelService", namespace="default", name="rose")
-MODEL = Key(kind="Model", namespace="default", name="iris")
-GIB = 2**30
-MACHINE = Machine(memory_bytes=8 * GIB, cpu_millis=4000)
-"""What a rig's driver may promise."""
-SECRET = SecretKey(secret="store", key="token")  # noqa: S106  the name of one
-_PATIENCE_SECONDS = 30.0
-
-
-class Rig(Protocol):
-    """A driver on MACHINE whose processes obey LEVER, and the world around it. clock: the driver's."""
-
-    @property
-    def driver(self) -> Driver: ...
-
-    @property
-    def clock(self) -> Clock: ...
-
-    @property
-    def secrets(self) -> dict[SecretKey, str]: ...
-
-    async def step(self) -> None:
-        """Let some milliseconds pass."""
-        ...
-
-    def kill(self, replica: ObservedReplica) -> None:
-        """`kill -9` of a replica's process."""
-        ...
-
-    def look_again(self) -> None:
-        """Tell the driver that a Secret changed."""
-        ...
-
-
-def unit(name: str = "iris-svc-00001.default", owner: Key = IRIS, *, lever: str = "", **changes: Any) -> Unit:
-    """A unit that serves one model."""
-    model = ModelWork(name="iris.default", digest="sha256:" + "0" * 64, format="onnx")
-    variables = (Variable(name="LEVER", value=lever), *changes.pop("variables", ()))
-    fields = {"work": WorkSpec(serve=ServeWork(models=(model,))), **changes}
-    return Unit(name=name, owner=owner, revision=name.partition(".")[0], variables=variables, **fields)
-
-
-def task(name: str = "iris-prepare-abc-1.default", *, lever: str = "", **changes: Any) -> Task:
-    """A task that prepares one model."""
-    variables = (Variable(name="LEVER", value=lever),)
-    fields = {"work": WorkSpec(prepare=PrepareWork(uri="iris.onnx")), **changes}
-    return Task(name=name, owner=MODEL, variables=variables, **fields)
-
-
-def found(rig: Rig, name: str) -> ObservedUnit | None:
-    """A unit as it is observed."""
-    return next((each for each in rig.driver.observe().units if each.unit.name == name), None)
-
-
-def members(rig: Rig, name: str) -> tuple[ObservedReplica, ...]:
-    """Its replicas."""
-    each = found(rig, name)
-    return each.members if each else ()
-
-
-def states(rig: Rig, name: str) -> list[ReplicaState]:
-    """Their states, by ordinal."""
-    return [member.state for member in members(rig, name)]
-
-
-def result(rig: Rig, name: str) -> ObservedTask | None:
-    """A task as it is observed."""
-    return next((each for each in rig.driver.observe().tasks if each.name == name), None)
-
-
-async def until(rig: Rig, fact: Callable[[], bool], what: str) -> None:
-    """Wait for a fact, on the driver's clock."""
-    deadline = rig.clock.monotonic() + _PATIENCE_SECONDS
-    while not fact():
-        assert rig.clock.monotonic() < deadline, f"{what}: not in time; there is {rig.driver.observe()}"
-        await rig.step()
-
-
-async def ready(rig: Rig, name: str, replicas: int = 1) -> tuple[ObservedReplica, ...]:
-    """Wait until exactly so many replicas are there and ready."""
-    await until(rig, lambda: states(rig, name) == [ReplicaState.READY] * replicas, f"{replicas} ready of {name}")
-    return members(rig, name)
-
-
-async def troubled(rig: Rig, name: str, reason: str) -> ObservedReplica:
-    """Wait until the first replica has this trouble."""
-
-    def has() -> bool:
-        return any(each.trouble is not None and each.trouble.reason == reason for each in members(rig, name))
-
-    await until(rig, has, f"{name} in trouble {reason}")
-    return members(rig, name)[0]
-
-
-def message(replica: ObservedReplica) -> str:
-    """Of its trouble."""
-    assert replica.trouble is not None
-    return replica.trouble.message
-
-
-async def refused(rig: Rig, action: Action, error: type[Exception]) -> str:
-    """Apply what must be refused; returns what it says."""
-    try:
-        await rig.driver.apply(action)
-    except error as refusal:
-        return str(refusal)
-    raise AssertionError(f"{action} must be refused with {error.__name__}")
-
-
-@asynccontextmanager
-async def hinted(rig: Rig) -> AsyncIterator[list[Key]]:
-    """Collects hints meanwhile."""
-    keys: list[Key] = []
-
-    async def collect() -> None:
-        async for key in rig.driver.hints():
-            keys.append(key)  # noqa: PERF401  it is read meanwhile
-
-    async with asyncio.TaskGroup() as group:
-        collecting = group.create_task(collect())
-        try:
-            yield keys
-        finally:
-            collecting.cancel()
+from modelyard.control.ir.actions import Action, Resize, Run, Start, Stop
+from modelyard.control.ir.observed import ReplicaState
+from modelyard.control.ir.unit import Resources, SecretKey, Variable
+from modelyard.testing.driver_rig import (
+    GIB,
+    IRIS,
+    MODEL,
+    ROSE,
+    SECRET,
+    Rig,
+    ended,
+    found,
+    hinted,
+    members,
+    message,
+    ready,
+    refused,
+    states,
+    task,
+    troubled,
+    unit,
+    until,
+)
+from modelyard.testing.gang_suite import GangSuite, PrioritySuite
+from modelyard.testing.tasks_suite import MembersSuite, TasksSuite
 
 
 class UnitsSuite:
@@ -281,7 +160,7 @@ class UnitsSuite:
         await rig.driver.apply(Start(unit=unit(lever="drain=0.6"), replicas=1))
         await ready(rig, unit().name)
         await rig.driver.apply(Run(task=task()))
-        await until(rig, lambda: _finished(rig, task().name), "the task has ended")
+        await ended(rig, task().name)
         asked: tuple[tuple[Action, ...], ...] = (
             (Start(unit=unit(lever="drain=0.6"), replicas=1), Resize(unit=unit().name, owner=IRIS, replicas=1)),
             (Run(task=task()),),
@@ -376,77 +255,5 @@ class TroubleSuite:
         await ready(rig, iris.name)
 
 
-class TasksSuite:
-    """Tasks run once and keep what they found until they are forgotten."""
-
-    async def test_a_task_runs_once_and_keeps_its_report(self, rig: Rig) -> None:
-        prepare = task()
-        await rig.driver.apply(Run(task=prepare))
-        await until(rig, lambda: _finished(rig, prepare.name), "the task has ended")
-        ended = result(rig, prepare.name)
-        assert ended is not None
-        assert ended.report is not None
-        assert ended.report.prepare is not None
-        assert (ended.owner, ended.attempt, ended.message) == (MODEL, 1, "")
-        await rig.driver.apply(Run(task=prepare))
-        await rig.step()
-        assert result(rig, prepare.name) == ended
-
-    async def test_a_task_that_fails_keeps_its_reason(self, rig: Rig) -> None:
-        prepare = task(lever="failure=FormatUnknown", attempt=2)
-        await rig.driver.apply(Run(task=prepare))
-        await until(rig, lambda: _finished(rig, prepare.name), "the task has ended")
-        ended = result(rig, prepare.name)
-        assert ended is not None
-        assert ended.attempt == 2
-        assert ended.report is not None
-        assert ended.report.failure is not None
-        assert ended.report.failure.reason == "FormatUnknown"
-
-    async def test_a_task_without_a_report_says_how_it_ended(self, rig: Rig) -> None:
-        prepare = task(lever="exit=3")
-        await rig.driver.apply(Run(task=prepare))
-        await until(rig, lambda: _finished(rig, prepare.name), "the task has ended")
-        ended = result(rig, prepare.name)
-        assert ended is not None
-        assert ended.report is None
-        assert "exit status 3" in ended.message
-
-    async def test_a_task_has_a_deadline(self, rig: Rig) -> None:
-        prepare = task(lever="hang", deadline_seconds=0.5)
-        began = rig.clock.monotonic()
-        await rig.driver.apply(Run(task=prepare))
-        await until(rig, lambda: _finished(rig, prepare.name), "the task has ended")
-        ended = result(rig, prepare.name)
-        assert ended is not None
-        assert rig.clock.monotonic() - began >= 0.5
-        assert "longer than 0.5 s" in ended.message
-
-    async def test_a_task_whose_memory_does_not_fit_fails_for_now(self, rig: Rig) -> None:
-        prepare = task(resources=Resources(memory_request_bytes=9 * GIB))
-        await rig.driver.apply(Run(task=prepare))
-        await until(rig, lambda: _finished(rig, prepare.name), "the task has ended")
-        ended = result(rig, prepare.name)
-        assert ended is not None
-        assert ended.report is not None
-        assert ended.report.failure is not None
-        assert (ended.report.failure.reason, ended.report.failure.retry) == (Reason.UNSCHEDULABLE, True)
-
-    async def test_forgetting_a_task_that_runs_ends_it(self, rig: Rig) -> None:
-        prepare = task(lever="hang")
-        await rig.driver.apply(Run(task=prepare))
-        await until(rig, lambda: result(rig, prepare.name) is not None, "the task is there")
-        await refused(rig, Forget(task=prepare.name, owner=ROSE), UserError)
-        for _ in range(2):
-            await rig.driver.apply(Forget(task=prepare.name, owner=MODEL))
-        await until(rig, lambda: result(rig, prepare.name) is None, "the task is forgotten")
-        await rig.driver.apply(Forget(task=prepare.name, owner=MODEL))
-
-
-class DriverSuite(UnitsSuite, TroubleSuite, TasksSuite):
+class DriverSuite(UnitsSuite, TroubleSuite, TasksSuite, MembersSuite, GangSuite, PrioritySuite):
     """All of it."""
-
-
-def _finished(rig: Rig, name: str) -> bool:
-    each = result(rig, name)
-    return each is not None and each.finished_at is not None

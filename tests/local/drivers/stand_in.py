@@ -1,6 +1,7 @@
 """Stands in for the runtime half: plain Python that does what the variable LEVER says.
 
-Serves as `stand_in.py serve`, prepares as `stand_in.py prepare`. Levers may be combined with spaces.
+Serves as `stand_in.py serve`, prepares as `stand_in.py prepare`, is a member of a job as `stand_in.py job`. Levers may
+be combined with spaces; `2:word` is said to member 2 alone.
 """
 
 import json
@@ -13,7 +14,9 @@ import threading
 import time
 from pathlib import Path
 
-LEVERS = dict(word.partition("=")[::2] for word in os.environ.get("LEVER", "").split())
+INDEX = os.environ.get("MODELYARD_INDEX", "0")
+SAID = [word.rpartition(":") for word in os.environ.get("LEVER", "").split()]
+LEVERS = dict(word.partition("=")[::2] for to, _, word in SAID if to in ("", INDEX))
 CHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 over = threading.Event()
 
@@ -35,6 +38,7 @@ def note() -> None:
     if notes:
         (Path(notes) / "environment.json").write_text(json.dumps(dict(os.environ)))
         (Path(notes) / "work.json").write_text(Path(os.environ["MODELYARD_WORK"]).read_text())
+        (Path(notes) / f"environment-{INDEX}.json").write_text(json.dumps(dict(os.environ)))
     if "child" in LEVERS:
         fork("child", own_session=False)
     if "far-child" in LEVERS:
@@ -87,5 +91,44 @@ def prepare() -> None:
         report(prepare={"digest": "sha256:" + "0" * 64, "format": "onnx", "sizeBytes": 12})
 
 
+def stumble() -> None:
+    try:
+        (Path(os.environ["MODELYARD_ROOT"]) / f"once-{LEVERS['once']}").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    sys.exit(3)
+
+
+def job() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: None if "stubborn" in LEVERS else over.set())
+    note()
+    act()
+    if "once" in LEVERS:
+        stumble()
+    if "fatal" in LEVERS:
+        report(failure={"reason": LEVERS["fatal"], "message": "line 7 is damaged"})
+        time.sleep(600 if "linger" in LEVERS else 0)
+        sys.exit(42)
+    if "retry" in LEVERS:
+        report(failure={"reason": LEVERS["retry"], "message": "the store does not answer", "retry": True})
+        sys.exit(4)
+    if "silent" in LEVERS:
+        return
+    if "progress" in LEVERS:
+        time.sleep(0.2)
+        report(job={"run": 1, "shards": 4, "committed": 1})
+    done_at = time.monotonic() + float(LEVERS["done"] or 0) if "done" in LEVERS else None
+    said = 0
+    while not over.wait(0.02):
+        if "chatty" in LEVERS:
+            said += 1
+            report(job={"run": 1, "rows": said})
+        if done_at is not None and time.monotonic() >= done_at:
+            report(job={"run": 1, "done": True, "shards": 4, "committed": 4, "note": f"by member {INDEX}"})
+            return
+    time.sleep(float(LEVERS.get("drain", 0)))
+    sys.exit(1)
+
+
 if __name__ == "__main__":
-    {"serve": serve, "prepare": prepare}[sys.argv[1]]()
+    {"serve": serve, "prepare": prepare, "job": job}[sys.argv[1]]()

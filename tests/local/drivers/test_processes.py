@@ -2,121 +2,25 @@ import asyncio
 import errno
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
-from modelyard.base.clock import SystemClock
+from drivers_testing import ProcessRig, alive, marked, noted, notes, running, wait_for
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.drivers.processes.driver import ProcessDriver
-from modelyard.control.drivers.processes.site import Folders, Programs
+from modelyard.control.drivers.processes.site import Programs
 from modelyard.control.ir.actions import Resize, Run, Start, Stop
-from modelyard.control.ir.observed import ObservedReplica, ReplicaState
-from modelyard.control.ir.unit import Resources, SecretKey, Variable
-from modelyard.testing import driver_suite
-from modelyard.testing.driver_suite import IRIS, MACHINE, MODEL, SECRET, ready, refused, task, troubled, unit, until
-
-STAND_IN = Path(__file__).with_name("stand_in.py")
-PROGRAMS = Programs(
-    serve=(sys.executable, "-I", "-S", str(STAND_IN), "serve"),
-    prepare=(sys.executable, "-I", "-S", str(STAND_IN), "prepare"),
-)
-
-
-class ProcessRig:
-    def __init__(self, base: Path) -> None:
-        self.clock = SystemClock()
-        self.secrets: dict[SecretKey, str] = {}
-        self.base = base
-        self.folders = folders(base)
-        self.driver = ProcessDriver(
-            folders=self.folders,
-            secrets=lambda _, key: self.secrets.get(key),
-            programs=PROGRAMS,
-            machine=MACHINE,
-            clock=self.clock,
-        )
-
-    async def step(self) -> None:
-        await asyncio.sleep(0.01)
-
-    def kill(self, replica: ObservedReplica) -> None:
-        os.kill(replica.pid, signal.SIGKILL)
-
-    def look_again(self) -> None:
-        self.driver.look_again()
-
-
-def folders(base: Path) -> Folders:
-    return Folders(run=base / "run", work=base / "work", logs=base / "logs", cache=base / "cache", root=base)
-
-
-@asynccontextmanager
-async def running(base: Path) -> AsyncIterator[ProcessRig]:
-    rig = ProcessRig(base)
-    async with rig.driver:
-        yield rig
-
-
-@pytest.fixture
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("d")
-
-
-@pytest.fixture
-async def rig(base: Path) -> AsyncIterator[ProcessRig]:
-    async with running(base) as rig:
-        yield rig
-    assert not marked(base), "no process is left"
-    assert not list(rig.folders.run.rglob("*.sock"))
-    assert not list(rig.folders.records().iterdir())
-    assert not list(rig.folders.work.iterdir())
-
-
-def marked(base: Path) -> list[psutil.Process]:
-    """Everything that was started from these folders and lives."""
-
-    def mark(process: psutil.Process) -> bool:
-        try:
-            return process.environ().get("MODELYARD_WORK", "").startswith(str(base)) and alive(process.pid)
-        except psutil.Error:
-            return False
-
-    return [process for process in psutil.process_iter() if mark(process)]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def wait_for(fact: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not fact():
-        assert time.monotonic() < deadline, f"{what}: not in time"
-        time.sleep(0.01)
-
-
-def notes(base: Path) -> Variable:
-    (base / "notes").mkdir()
-    return Variable(name="NOTES", value=str(base / "notes"))
-
-
-def noted(base: Path, name: str) -> int:
-    """A number that a process wrote down; 0: not yet."""
-    path = base / "notes" / name
-    return int(path.read_text() or 0) if path.exists() else 0
+from modelyard.control.ir.observed import ReplicaState
+from modelyard.control.ir.unit import Resources, Variable
+from modelyard.testing import driver_rig, driver_suite
+from modelyard.testing.driver_rig import IRIS, MACHINE, MODEL, SECRET, ready, refused, task, troubled, unit, until
 
 
 class TestProcessDriver(driver_suite.DriverSuite):
@@ -173,7 +77,7 @@ async def test_secrets_are_in_the_environment_alone(rig: ProcessRig) -> None:
 async def test_the_last_lines_of_the_log_are_in_the_trouble(rig: ProcessRig) -> None:
     await rig.driver.apply(Start(unit=unit(lever="say=fail exit=3"), replicas=1))
     crashed = await troubled(rig, unit().name, Reason.CRASHED)
-    assert driver_suite.message(crashed) == (
+    assert driver_rig.message(crashed) == (
         "ended with exit status 3; 'modelyard logs iris' shows its log, which ends with:\nabout to fail"
     )
     (path,) = rig.driver.log_files(IRIS)
@@ -184,7 +88,7 @@ async def test_the_last_lines_of_the_log_are_in_the_trouble(rig: ProcessRig) -> 
 async def test_a_log_is_bounded_whatever_is_written(rig: ProcessRig) -> None:
     await rig.driver.apply(Start(unit=unit(lever="flood=250000 exit=3"), replicas=1))
     crashed = await troubled(rig, unit().name, Reason.CRASHED)
-    assert "249999" in driver_suite.message(crashed)
+    assert "249999" in driver_rig.message(crashed)
     older, current = rig.driver.log_files(IRIS)
     assert (older.name, current.name) == (f"{unit().name}-0.log.1", f"{unit().name}-0.log")
     assert older.stat().st_size == 8 * 2**20
@@ -196,7 +100,7 @@ async def test_a_log_is_bounded_whatever_is_written(rig: ProcessRig) -> None:
 async def test_what_is_not_a_report_is_told(rig: ProcessRig, lever: str) -> None:
     await rig.driver.apply(Start(unit=unit(lever=lever), replicas=1))
     replica = await troubled(rig, unit().name, Reason.CRASHED)
-    assert "the report is not" in driver_suite.message(replica)
+    assert "the report is not" in driver_rig.message(replica)
 
 
 async def test_a_task_without_a_readable_report_says_so(rig: ProcessRig) -> None:
@@ -226,7 +130,7 @@ async def test_what_the_machine_refuses_is_told_and_tried_again(
         patch.setattr(subprocess, "Popen", refuse)
         await rig.driver.apply(Start(unit=unit(), replicas=1))
         replica = await troubled(rig, unit().name, reason)
-    assert told in driver_suite.message(replica)
+    assert told in driver_rig.message(replica)
     assert (replica.state, replica.restarts) == (ReplicaState.PENDING, 0)
     await ready(rig, unit().name)
 
@@ -239,7 +143,7 @@ async def test_a_program_that_is_not_there_is_told(base: Path) -> None:
     async with rig.driver:
         await rig.driver.apply(Start(unit=unit(), replicas=1))
         replica = await troubled(rig, unit().name, Reason.CRASHED)
-        assert "/no/such/program" in driver_suite.message(replica)
+        assert "/no/such/program" in driver_rig.message(replica)
 
 
 @pytest.mark.parametrize("child", ["child", "far-child"])
@@ -263,7 +167,7 @@ async def test_memory_above_the_limit_ends_a_replica_and_says_so(rig: ProcessRig
     limited = unit(lever="hungry=120", resources=Resources(memory_limit_bytes=64 * 2**20))
     await rig.driver.apply(Start(unit=limited, replicas=1))
     replica = await troubled(rig, limited.name, Reason.CRASHED)
-    said = driver_suite.message(replica)
+    said = driver_rig.message(replica)
     assert "of 64.0 MiB of memory and was ended; raise spec.resources.limits.memory" in said
 
 
@@ -340,14 +244,18 @@ async def test_a_run_folder_that_is_too_long_is_refused(base: Path) -> None:
 SERVER = """
 import asyncio, sys
 from pathlib import Path
-import test_processes as t
+import drivers_testing as t
+from modelyard.control.ir.actions import Run, Start
+from modelyard.testing import driver_rig
 
 async def main() -> None:
     base = Path(sys.argv[1])
     async with t.running(base) as rig:
         variables = (t.Variable(name="NOTES", value=str(base / "notes")),)
-        await rig.driver.apply(t.Start(unit=t.unit(lever=sys.argv[2], variables=variables), replicas=2))
-        await t.ready(rig, t.unit().name, 2)
+        await rig.driver.apply(Start(unit=driver_rig.unit(lever=sys.argv[2], variables=variables), replicas=2))
+        await rig.driver.apply(Run(task=driver_rig.crew(lever="progress " + sys.argv[2], variables=variables)))
+        await driver_rig.ready(rig, driver_rig.unit().name, 2)
+        await driver_rig.busy(rig, driver_rig.crew().name)
         (base / "up").touch()
         await asyncio.Event().wait()
 
@@ -358,7 +266,7 @@ asyncio.run(main())
 def killed_server(base: Path, lever: str) -> None:
     """A driver in a process of its own, killed with -9 once its replicas are ready."""
     (base / "notes").mkdir(exist_ok=True)
-    path = os.pathsep.join([*(each for each in sys.path if each), str(Path(__file__).parent)])
+    path = os.pathsep.join(each for each in sys.path if each)
     with subprocess.Popen(
         [sys.executable, "-c", SERVER, str(base), lever], env={**os.environ, "PYTHONPATH": path}
     ) as server:

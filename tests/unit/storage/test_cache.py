@@ -8,7 +8,7 @@ from modelyard.base.conditions import Reason
 from modelyard.base.errors import UserError
 from modelyard.storage import digest as digests
 from modelyard.storage.cache import Cache
-from modelyard.storage.errors import ArtifactRefused, ArtifactUnavailable
+from modelyard.storage.errors import StoreRefused, StoreUnavailable
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_damaged_or_missing_copy_is_told_and_mended_by_storing_it_again(cache:
     stored.chmod(0o600)
     stored.write_bytes(b"moDel" * 1000)
     for _ in range(2):
-        with pytest.raises(ArtifactRefused, match="modelyard refresh") as caught:
+        with pytest.raises(StoreRefused, match="modelyard refresh") as caught:
             cache.path(digest)
         assert caught.value.reason == Reason.ARTIFACT_CHANGED
         stored.unlink(missing_ok=True)
@@ -75,7 +75,7 @@ def test_a_file_added_to_an_entry_is_damage(cache: Cache, tmp_path: Path) -> Non
     (tmp_path / "model" / "a").write_bytes(b"a")
     digest = cache.put(tmp_path / "model")
     (cache.path(digest) / "b").write_bytes(b"b")
-    with pytest.raises(ArtifactRefused):
+    with pytest.raises(StoreRefused):
         cache.path(digest)
 
 
@@ -86,7 +86,7 @@ def test_a_full_disk_is_said_so_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ArtifactUnavailable, match="no space is left") as caught:
+    with pytest.raises(StoreUnavailable, match="no space is left") as caught:
         cache.put(model)
     assert caught.value.reason == Reason.DISK_FULL
     assert list((tmp_path / "cache").iterdir()) == []
@@ -108,7 +108,7 @@ def test_what_a_killed_process_left_is_swept_but_not_what_another_is_writing(
 def test_content_that_changed_since_it_was_hashed_is_not_stored(cache: Cache, model: Path, tmp_path: Path) -> None:
     found = digests.inventory(model)
     model.write_bytes(b"other")
-    with pytest.raises(ArtifactUnavailable, match="changed while it was read"):
+    with pytest.raises(StoreUnavailable, match="changed while it was read"):
         cache.put(model, found)
     assert list((tmp_path / "cache").iterdir()) == []
 

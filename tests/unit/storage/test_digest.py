@@ -9,7 +9,7 @@ from modelyard.base.conditions import Reason
 from modelyard.base.ids import is_digest
 from modelyard.storage import digest as digests
 from modelyard.storage.digest import Limits, digest
-from modelyard.storage.errors import ArtifactRefused, ArtifactUnavailable
+from modelyard.storage.errors import StoreRefused, StoreUnavailable
 
 
 def _folder(root: Path) -> Path:
@@ -61,14 +61,14 @@ def test_links_inside_the_artifact_count_as_files_and_links_out_of_it_are_refuse
     assert len(digests.inventory(folder).files) == 4
     (tmp_path / "secret").write_bytes(b"s")
     (folder / "outside").symlink_to("../secret")
-    with pytest.raises(ArtifactRefused, match="may only link to files inside itself") as caught:
+    with pytest.raises(StoreRefused, match="may only link to files inside itself") as caught:
         digest(folder)
     assert caught.value.reason == Reason.ARTIFACT_INVALID
 
 
 @pytest.mark.parametrize("limits", [Limits(files=2), Limits(size_bytes=3)])
 def test_an_artifact_above_a_limit_is_too_large(tmp_path: Path, limits: Limits) -> None:
-    with pytest.raises(ArtifactRefused, match="more than") as caught:
+    with pytest.raises(StoreRefused, match="more than") as caught:
         digest(_folder(tmp_path), limits)
     assert caught.value.reason == Reason.ARTIFACT_TOO_LARGE
 
@@ -80,7 +80,7 @@ def test_what_is_no_artifact_is_refused_with_the_next_step(tmp_path: Path, kind:
         path.mkdir()
     if kind == "pipe":
         os.mkfifo(path)
-    with pytest.raises(ArtifactRefused) as caught:
+    with pytest.raises(StoreRefused) as caught:
         digest(path)
     expected = {"nothing": Reason.ARTIFACT_NOT_FOUND}
     assert caught.value.reason == expected.get(kind, Reason.ARTIFACT_INVALID)
@@ -97,5 +97,5 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path, monkeyp
         return original(blocks, sink)  # type: ignore[arg-type]
 
     monkeypatch.setattr(digests, "_hash", slow)
-    with pytest.raises(ArtifactUnavailable, match="changed while it was read"):
+    with pytest.raises(StoreUnavailable, match="changed while it was read"):
         digest(path)

@@ -63,14 +63,14 @@ class Ledger:
             self._waiting.pop(ask.name, None)
             self._holders[ask.name] = _Holder(claim=claim, evict=ask.evict)
             return ""
-        refused = self._lacking(ask.share, free)
+        comes = soon.holds(ask.share)
         if ask.waits:
             self._waiting.setdefault(ask.name, claim)
-            if self._make_room(ask, soon, staying) or (refused and soon.holds(ask.share)):
-                return f"{refused}; others are ending and make room for it"
-        if not refused:
-            return "waits, since the free room is kept for work of a higher priority that waits too"
-        return f"{refused}; lower spec.resources, or make room by removing or scaling down another service"
+            comes = self._make_room(ask, soon, staying) or comes
+        told = self._lacking(ask.share, free) or "asks for room that is kept for work of a higher priority"
+        if ask.waits and comes:
+            return f"{told}; others are ending and make room for it"
+        return f"{told}; lower spec.resources, or make room by removing or scaling down another service"
 
     def leaving(self, name: str) -> None:
         """Its share will be free soon: nobody else needs to leave for it."""

@@ -9,25 +9,26 @@ from dataclasses import dataclass, field
 
 from modelyard.base.clock import Clock
 from modelyard.base.conditions import Reason
+from modelyard.base.errors import RetryLater
 from modelyard.control.drivers import rules
 from modelyard.control.drivers.hints import Hints
-from modelyard.control.drivers.machine import Ledger, Machine
-from modelyard.control.drivers.variables import CannotStart, Secrets, values
+from modelyard.control.drivers.ledger import SERVICE_PRIORITY, Ask, Ledger
+from modelyard.control.drivers.machine import Machine, share
+from modelyard.control.drivers.memory_tasks import MemoryTask, World
+from modelyard.control.drivers.variables import CannotStart, SecretFiles, Secrets
 from modelyard.control.ir import names
-from modelyard.control.ir.actions import Action, Forget, Resize, Run, Start, Stop
+from modelyard.control.ir.actions import Action, Adjust, Forget, Resize, Run, Start, Stop
 from modelyard.control.ir.observed import (
     Capabilities,
     Observed,
     ObservedReplica,
-    ObservedTask,
     ObservedUnit,
     ReplicaState,
     Trouble,
 )
-from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import Unit
 from modelyard.control.ir.values import Key
-from modelyard.wire.report import Report, failure
+from modelyard.wire.report import Report
 
 _PLENTY = Machine(memory_bytes=2**50, cpu_millis=10**9)
 
@@ -57,27 +58,34 @@ class _Unit:
     members: dict[int, _Replica] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Task:
-    task: Task
-    due: float
-    observed: ObservedTask
-
-
 class MemoryDriver:
     """Levers raise ValueError on what no process could do.
 
-    machine and secrets: as for the driver of processes; by default there is room for everything and no Secret.
+    machine, secrets, secret_files: as for the driver of processes; by default there is room for everything, no Secret.
     """
 
-    def __init__(self, clock: Clock, *, machine: Machine = _PLENTY, secrets: Secrets = lambda *_: None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        machine: Machine = _PLENTY,
+        secrets: Secrets = lambda *_: None,
+        secret_files: SecretFiles = lambda *_: None,
+    ) -> None:
         self._clock = clock
-        self._secrets = secrets
         self._ledger = Ledger(machine, freed=self.look_again)
         self._hints = Hints()
-        self._units: dict[str, _Unit] = {}
-        self._tasks: dict[str, _Task] = {}
         self._pids = itertools.count(1000)
+        self._world = World(
+            clock=clock,
+            ledger=self._ledger,
+            hints=self._hints,
+            secrets=secrets,
+            secret_files=secret_files,
+            pids=self._pids,
+        )
+        self._units: dict[str, _Unit] = {}
+        self._tasks: dict[str, MemoryTask] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -91,7 +99,7 @@ class MemoryDriver:
         tasks = (self._tasks[name] for name in sorted(self._tasks))
         return Observed(
             units=tuple(_observed(each) for each in units if owner in (None, each.unit.owner)),
-            tasks=tuple(each.observed for each in tasks if owner in (None, each.task.owner)),
+            tasks=tuple(each.observed() for each in tasks if owner in (None, each.task.owner)),
         )
 
     def hints(self) -> AsyncIterator[Key]:
@@ -120,9 +128,12 @@ class MemoryDriver:
                 task = self._tasks.get(action.task)
                 if task:
                     rules.check_owner(f"task {action.task}", task.task.owner, action.owner)
-                    del self._tasks[action.task]
-                    self._ledger.release(action.task)
-                    self._hints.add(action.owner)
+                    task.forget()
+            case Adjust():
+                task = self._tasks.get(action.task)
+                rules.check_adjust(action, task.task if task else None, forgotten=task is not None and task.forgotten)
+                if task:
+                    task.adjust(action.parallelism)
         self._settle()
 
     def look_again(self) -> None:
@@ -131,6 +142,8 @@ class MemoryDriver:
             waits = member.trouble and member.trouble.reason in (Reason.UNSCHEDULABLE, Reason.SECRET_NOT_FOUND)
             if waits and member.state is ReplicaState.PENDING:
                 member.due = self._clock.monotonic()
+        for task in self._tasks.values():
+            task.look_again()
 
     def make_ready(self, replica: str) -> None:
         """A starting replica reports that it is ready."""
@@ -153,11 +166,21 @@ class MemoryDriver:
         """A running task ends and leaves a report, or ends without one for the reason in message."""
         self._settle()
         found = self._tasks.get(task)
-        if found is None or found.observed.finished_at is not None:
-            raise ValueError(f"task {task} does not run")
+        if found is None or found.finished_at is not None or found.task.restart:
+            raise ValueError(f"task {task} does not run, or ends by its members")
         if (report is None) == (not message) or (report and report.serve):
             raise ValueError("a task ends with a prepare or failure report, or with a message")
-        self._finish(found, report, message)
+        found.conclude(report, message)
+        self._settle()
+
+    def report(self, member: str, report: Report) -> None:
+        """A member of a task replaces its report."""
+        self._running(member).report(member, report)
+
+    def end(self, member: str, *, status: int = 0, report: Report | None = None, how: str = "") -> None:
+        """A member of a task with `restart` ends with that exit status and last report."""
+        self._running(member).end(member, status, report, how or f"ended with exit status {status}")
+        self._settle()
 
     def _start(self, action: Start) -> None:
         unit = self._units.get(action.unit.name)
@@ -174,6 +197,7 @@ class MemoryDriver:
         change = rules.change(leaving, replicas)
         for number in change.leave:
             member = unit.members[number]
+            self._ledger.leaving(member.name)
             # One that was never ready has no requests to finish.
             drain = unit.unit.drain_seconds if member.state is ReplicaState.READY else 0.0
             member.state, member.due = ReplicaState.DRAINING, now + drain
@@ -185,30 +209,12 @@ class MemoryDriver:
 
     def _run(self, action: Run) -> None:
         rules.check_run(action)
-        task = action.task
-        if task.name in self._tasks:
-            return
-        observed = ObservedTask(name=task.name, owner=task.owner, attempt=task.attempt)
-        started = _Task(task=task, due=self._clock.monotonic() + task.deadline_seconds, observed=observed)
-        self._tasks[task.name] = started
-        self._hints.add(task.owner)
-        try:
-            self._admit(task.name, task)
-        except CannotStart as refusal:
-            self._finish(started, failure(refusal.reason, refusal.message, retry=True), "")
-
-    def _finish(self, task: _Task, report: Report | None, message: str) -> None:
-        now = self._clock.now()
-        task.observed = ObservedTask(
-            name=task.task.name,
-            owner=task.task.owner,
-            attempt=task.task.attempt,
-            finished_at=now,
-            report=report,
-            message=message,
-        )
-        self._ledger.release(task.task.name)
-        self._hints.add(task.task.owner)
+        name = action.task.name
+        present = self._tasks.get(name)
+        if present is None:
+            self._tasks[name] = MemoryTask(action.task, self._world)
+        elif present.forgotten:
+            raise RetryLater(f"task {name}: an earlier one of the same name is still ending")
 
     def _settle(self) -> None:
         """Do what the clock says."""
@@ -220,9 +226,11 @@ class MemoryDriver:
             if unit.stopping and not unit.members:
                 del self._units[name]
                 self._hints.add(unit.unit.owner)
-        for task in self._tasks.values():
-            if task.observed.finished_at is None and now >= task.due:
-                self._finish(task, None, f"took longer than {task.task.deadline_seconds:g} s and was ended")
+        for name, task in tuple(self._tasks.items()):
+            task.settle()
+            if task.gone:
+                del self._tasks[name]
+                self._hints.add(task.task.owner)
 
     def _pass(self, member: _Replica) -> None:
         match member.state:
@@ -239,7 +247,8 @@ class MemoryDriver:
     def _try(self, member: _Replica) -> None:
         now = self._clock.monotonic()
         try:
-            self._admit(member.name, member.unit)
+            ask = Ask(name=member.name, share=share(member.unit.resources), priority=SERVICE_PRIORITY)
+            self._world.admit(member.unit, ask)
         except CannotStart as refusal:
             member.due = now + member.refusals.pause(None)
             self._troubled(member, refusal.reason, refusal.message)
@@ -248,12 +257,6 @@ class MemoryDriver:
         member.state, member.pid, member.started_at = ReplicaState.STARTING, next(self._pids), self._clock.now()
         member.due = now + member.unit.startup_timeout_seconds
         self._hints.add(member.unit.owner)
-
-    def _admit(self, name: str, what: Unit | Task) -> None:
-        refused = self._ledger.admit(name, what.resources)
-        if refused:
-            raise CannotStart(Reason.UNSCHEDULABLE, refused)
-        values(what.variables, what.owner.namespace, self._secrets)
 
     def _ended(self, member: _Replica, reason: str, message: str) -> None:
         now = self._clock.monotonic()
@@ -275,6 +278,13 @@ class MemoryDriver:
 
     def _members(self) -> list[_Replica]:
         return [member for unit in self._units.values() for member in unit.members.values()]
+
+    def _running(self, name: str) -> MemoryTask:
+        self._settle()
+        found = next((task for task in self._tasks.values() if task.task.restart and task.member(name)), None)
+        if found is None:
+            raise ValueError(f"member {name} does not run")
+        return found
 
     def _member(self, name: str, *states: ReplicaState) -> _Replica:
         self._settle()

@@ -1,15 +1,18 @@
 """What every driver decides in the same way: names, which replicas come and go, back-off, refusals. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from modelyard.base.errors import RetryLater, UserError
-from modelyard.control.ir.actions import Resize, Run, Start
+from modelyard.control.ir.actions import Adjust, Resize, Run, Start
+from modelyard.control.ir.observed import Usage
+from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import Unit
 from modelyard.control.ir.values import Key
 
 MOST_REPLICAS = 1000
+MOST_MEMBERS = 1000
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _LONGEST_NAME = 200
 _QUICK_PAUSE = 0.1
@@ -19,7 +22,7 @@ _HEALTHY_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Backoff:
-    """Pauses before a replica is started again: 1, 2, 4 ... 60 seconds.
+    """Pauses before a replica or member is started again: 1, 2, 4 ... 60 seconds.
 
     The first end of one that was ready is an accident and costs 0.1 s; 60 s of being ready make up for the past.
     """
@@ -34,6 +37,10 @@ class Backoff:
         if ready_seconds is not None and self.failures == 1:
             return _QUICK_PAUSE
         return float(min(2 ** min(self.failures - 1, 10), _LONGEST_PAUSE))
+
+    def pause_after(self, seconds: float) -> float:
+        """The same for a member of a task, which is never ready: one that ran for 60 s starts afresh."""
+        return self.pause(seconds if seconds >= _HEALTHY_SECONDS else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +88,44 @@ def check_resize(action: Resize, present: Unit | None) -> None:
 
 def check_run(action: Run) -> None:
     """Refuse what cannot be a task of a driver."""
-    check_name(action.task.name, "task")
-    if action.task.work.prepare is None:
-        raise UserError(f"task {action.task.name}: its work must set prepare")
+    task = action.task
+    check_name(task.name, "task")
+    works = {"prepare": task.work.prepare, "score": task.work.score, "run": task.work.run}
+    if all(part is None for part in works.values()):
+        raise UserError(f"task {task.name}: its work must set one of {', '.join(works)}")
+    check_parallelism(task.name, task.parallelism)
+    if task.restart and task.work.prepare is not None:
+        raise UserError(f"task {task.name}: restart needs work that sets score or run; a prepare task runs once")
+    if not task.restart and (task.parallelism != 1 or task.gang):
+        raise UserError(f"task {task.name}: a task without restart has one member and is no gang")
+    if task.gang and (task.work.run is None or task.parallelism < 1):
+        raise UserError(f"task {task.name}: gang needs work that sets run, and at least one member")
+
+
+def check_adjust(action: Adjust, present: Task | None, *, forgotten: bool) -> None:
+    """Refuse the number, another owner, a task with a fixed number, and one that is not there: look again."""
+    check_parallelism(action.task, action.parallelism)
+    if present is None or forgotten:
+        raise RetryLater(f"task {action.task} does not run: look again and run it")
+    check_owner(f"task {action.task}", present.owner, action.owner)
+    if not present.restart or present.gang:
+        raise UserError(f"task {action.task}: the number of members of a gang, or of a task that runs once, is fixed")
+
+
+def check_parallelism(name: str, parallelism: int) -> None:
+    """Refuse a number that nobody can mean."""
+    if not 0 <= parallelism <= MOST_MEMBERS:
+        raise UserError(f"task {name}: parallelism must be 0 to {MOST_MEMBERS}, not {parallelism}")
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """The sum."""
+    each = tuple(usages)
+    return Usage(
+        cpu_seconds=sum(one.cpu_seconds for one in each),
+        memory_byte_seconds=sum(one.memory_byte_seconds for one in each),
+        gpu_seconds=sum(one.gpu_seconds for one in each),
+    )
 
 
 def check_owner(what: str, owner: Key, claimed: Key) -> None:

@@ -1,13 +1,19 @@
-"""Environment variables that a unit or task declares, with the values of the Secrets that they name."""
+"""What a unit or task gets of Secrets: values of environment variables, and files."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import RetryLater
-from modelyard.control.ir.unit import SecretKey, Variable
+from modelyard.control.ir.unit import Credential, SecretKey, Variable
 
 Secrets = Callable[[str, SecretKey], str | None]
 """Namespace and key -> the value, None if there is none."""
+
+SecretFiles = Callable[[str, str], Mapping[str, bytes] | None]
+"""Namespace and name of a Secret -> all its keys with their bytes, None if there is none."""
+
+_FILE_NAME = re.compile(r"[-._a-zA-Z0-9]+")
 
 
 class CannotStart(RetryLater):
@@ -41,4 +47,33 @@ def values(variables: tuple[Variable, ...], namespace: str, secrets: Secrets) ->
     if bad:
         names = ", ".join(map(repr, bad))
         raise CannotStart(Reason.INVALID, f"env: {names} cannot be passed on: a NUL byte in it, or '=' in its name")
+    return found
+
+
+def files(credentials: tuple[Credential, ...], namespace: str, secret_files: SecretFiles) -> dict[str, bytes]:
+    """`<role>/<key>` -> bytes, of all keys of the Secrets that credentials name.
+
+    Raises CannotStart with every missing Secret, or every key that cannot be the name of a file, at once.
+    """
+    found, missing, bad = {}, [], []
+    for credential in credentials:
+        keys = secret_files(namespace, credential.secret)
+        if keys is None:
+            missing.append(f"{credential.role} needs Secret {credential.secret}")
+            continue
+        for key, content in keys.items():
+            if _FILE_NAME.fullmatch(key) is None or key in (".", ".."):
+                bad.append(f"key {key[:100]!r} of Secret {credential.secret}")
+            else:
+                found[f"{credential.role}/{key}"] = content
+    if missing:
+        raise CannotStart(
+            Reason.SECRET_NOT_FOUND,
+            f"credentials: {'; '.join(missing)}, which does not exist in namespace {namespace}: create it, or correct "
+            "the name",
+        )
+    if bad:
+        raise CannotStart(
+            Reason.INVALID, f"credentials: {', '.join(bad)}: keys become file names; use letters, digits, '-', '_', '.'"
+        )
     return found

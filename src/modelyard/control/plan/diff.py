@@ -1,9 +1,10 @@
 """Desired x observed -> actions."""
 
-from modelyard.control.ir.actions import Action, Forget, Resize, Run, Start, Stop
+from modelyard.control.ir.actions import Action, Adjust, Forget, Resize, Run, Start, Stop
 from modelyard.control.ir.desired import Desired
 from modelyard.control.ir.observed import Observed, ReplicaState
 from modelyard.control.ir.route import Endpoints
+from modelyard.control.ir.task import Task
 
 
 def diff(desired: Desired, observed: Observed) -> tuple[Action, ...]:
@@ -23,13 +24,23 @@ def diff(desired: Desired, observed: Observed) -> tuple[Action, ...]:
         for n in sorted(want.keys() & have.keys())
         if want[n].unit == have[n].unit and want[n].replicas != have[n].replicas
     ]
+    adjusts = [
+        Adjust(task=n, owner=tasks[n].owner, parallelism=tasks[n].parallelism)
+        for n in sorted(tasks.keys() & known.keys())
+        if _adjustable(tasks[n]) and known[n].finished_at is None and known[n].parallelism != tasks[n].parallelism
+    ]
     stops = [
         Stop(unit=n, owner=have[n].unit.owner)
         for n in sorted(have.keys())
         if n not in want or want[n].unit != have[n].unit
     ]
     forgets = [Forget(task=n, owner=known[n].owner) for n in sorted(known.keys() - tasks.keys())]
-    return (*starts, *runs, *resizes, *stops, *forgets)
+    return (*starts, *runs, *resizes, *adjusts, *stops, *forgets)
+
+
+def _adjustable(task: Task) -> bool:
+    """Whether its number of members may change while it runs."""
+    return task.restart and not task.gang
 
 
 def endpoints(observed: Observed) -> tuple[Endpoints, ...]:

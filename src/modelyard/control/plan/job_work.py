@@ -125,4 +125,7 @@ def _run(job: ModelJob, run: Run) -> RunWork:
 
 
 def _run_credentials(run: Run) -> tuple[Credential, ...]:
-    return credentials("output", run.output.credentials) if run.output else ()
+    return (
+        *(credentials("output", run.output.credentials) if run.output else ()),
+        *(credentials("checkpoint", run.checkpoint.credentials) if run.checkpoint else ()),
+    )

@@ -1,5 +1,6 @@
 """From a model's work to the backend that runs it."""
 
+import sys
 from pathlib import Path
 
 from modelyard.base.conditions import Reason
@@ -14,20 +15,25 @@ SUFFIXES = {
     "pickle": (".pkl", ".pickle"),
 }
 """How the model's file ends where the artifact is a folder."""
+_ONNX_APART = (sys.executable, "-P", "-u", "-m", "modelyard.runtime.backends.apart")
 
 
-async def load(work: ModelWork, path: Path, *, threads: int, scratch: Path) -> Backend:
-    """Load the artifact at `path`, a file or a folder.
+async def load(work: ModelWork, path: Path, *, threads: int, scratch: Path, apart: bool = False) -> Backend:
+    """Load the artifact at `path`, a file or a folder. apart: in a process of its own, also where that costs speed.
 
     A Runtime's own worker gets the artifact as it is. Raises LoadFailed.
     """
     if work.command:
         return await WorkerBackend.open(work, path, threads=threads, scratch=scratch)
-    if work.format == "onnx":
+    if work.format == "onnx" and not apart:
         # ONNX Runtime takes 80 ms and 30 MB, which a server of another format does not spend.
         from modelyard.runtime.backends.onnx import OnnxBackend  # noqa: PLC0415
 
         return await OnnxBackend.open(path, threads)
+    if work.format == "onnx":
+        return await WorkerBackend.open(
+            work, model_file(path, "onnx"), threads=threads, scratch=scratch, own=_ONNX_APART
+        )
     if work.format in BUILTIN_FORMATS:
         return await WorkerBackend.open(work, model_file(path, work.format), threads=threads, scratch=scratch)
     raise LoadFailed(Reason.FORMAT_UNKNOWN, unknown(work.format))

@@ -39,12 +39,14 @@ class WorkerBackend:
         self._closed = False
 
     @classmethod
-    async def open(cls, work: ModelWork, path: Path, *, threads: int, scratch: Path) -> "WorkerBackend":
-        """Load the model in a new process: the command of the work, else our worker for scikit-learn.
+    async def open(
+        cls, work: ModelWork, path: Path, *, threads: int, scratch: Path, own: tuple[str, ...] = _OWN_WORKER
+    ) -> "WorkerBackend":
+        """Load the model in a new process: the command of the work, else `own`, our worker for scikit-learn by default.
 
         path: the model's file or folder. Raises LoadFailed.
         """
-        argv = work.command or _OWN_WORKER
+        argv = work.command or own
         variables = processes.environment(os.environ, threads, str(scratch))
         texts = _hello(work, path, threads, scratch)
 

@@ -20,7 +20,7 @@ from modelyard.runtime.backends.port import Backend, LoadFailed
 from modelyard.runtime.front.server import Listen, serve
 from modelyard.runtime.report.file import ReportFile
 from modelyard.storage.cache import Cache
-from modelyard.storage.errors import ArtifactRefused, ArtifactUnavailable
+from modelyard.storage.errors import StoreRefused, StoreUnavailable
 from modelyard.wire import report as reports
 from modelyard.wire import work as works
 
@@ -101,7 +101,7 @@ async def _load(place: works.Place, work: works.ServeWork, loaded: contextlib.As
 
 
 def _failure(error: Exception) -> reports.Report:
-    if isinstance(error, LoadFailed | ArtifactRefused | ArtifactUnavailable):
+    if isinstance(error, LoadFailed | StoreRefused | StoreUnavailable):
         return reports.failure(error.reason, error.message, retry=getattr(error, "retry", False))
     if isinstance(error, ModelyardError):
         return reports.failure(Reason.LOAD_FAILED, error.message)

@@ -19,7 +19,7 @@ from modelyard.runtime.prepare.signature import agreed, check
 from modelyard.runtime.worker.tensors import zeros
 from modelyard.storage import digest as digests
 from modelyard.storage.cache import Cache
-from modelyard.storage.errors import ArtifactRefused, ArtifactUnavailable, unreadable
+from modelyard.storage.errors import StoreRefused, StoreUnavailable, unreadable
 from modelyard.wire import report as reports
 from modelyard.wire.report import PrepareReport, Report
 from modelyard.wire.work import BUILTIN_FORMATS, ModelWork, Place, PrepareWork
@@ -46,8 +46,8 @@ async def run(work: PrepareWork, place: Place) -> Report:
         found = await _prove(work, stored, Path(place.scratch))
         report = Report(prepare=found)
         reports.encode(report)
-    except (LoadFailed, ArtifactRefused, ArtifactUnavailable) as error:
-        retry = isinstance(error, ArtifactUnavailable) or (isinstance(error, LoadFailed) and error.retry)
+    except (LoadFailed, StoreRefused, StoreUnavailable) as error:
+        retry = isinstance(error, StoreUnavailable) or (isinstance(error, LoadFailed) and error.retry)
         return reports.failure(error.reason, error.message, retry=retry)
     except UserError as error:
         return reports.failure(Reason.UNSUPPORTED, error.message)

@@ -1,7 +1,7 @@
 import asyncio
 
 from modelyard.control.drivers.hints import Hints
-from modelyard.testing.driver_suite import IRIS, MODEL, ROSE
+from modelyard.testing.driver_rig import IRIS, MODEL, ROSE
 
 
 async def test_owners_come_once_in_their_order() -> None:

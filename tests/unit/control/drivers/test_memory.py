@@ -6,11 +6,11 @@ from modelyard.base.clock import ManualClock
 from modelyard.base.conditions import Reason
 from modelyard.control.drivers.memory import MemoryDriver
 from modelyard.control.ir.actions import Run, Start
-from modelyard.control.ir.observed import ObservedReplica, ReplicaState
+from modelyard.control.ir.observed import MemberState, ObservedMember, ObservedReplica, ReplicaState
 from modelyard.control.ir.unit import SecretKey, Variable
-from modelyard.testing import driver_suite
-from modelyard.testing.driver_suite import MACHINE, task, unit
-from modelyard.wire.report import PrepareReport, Report, ServeReport, failure
+from modelyard.testing import driver_rig, driver_suite
+from modelyard.testing.driver_rig import MACHINE, task, unit
+from modelyard.wire.report import JobReport, PrepareReport, Report, ServeReport, failure
 
 FOUND = Report(prepare=PrepareReport(digest="sha256:" + "0" * 64, format="onnx"))
 
@@ -21,8 +21,16 @@ class MemoryRig:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.secrets: dict[SecretKey, str] = {}
-        self.driver = MemoryDriver(self.clock, machine=MACHINE, secrets=lambda _, key: self.secrets.get(key))
+        self.secret_files: dict[str, dict[str, bytes]] = {}
+        self.driver = MemoryDriver(
+            self.clock,
+            machine=MACHINE,
+            secrets=lambda _, key: self.secrets.get(key),
+            secret_files=lambda _, name: self.secret_files.get(name),
+        )
         self._draining: dict[str, float] = {}
+        self._began: dict[int, float] = {}
+        self._stumbled: set[str] = set()
 
     async def step(self) -> None:
         self.clock.advance(0.05)
@@ -32,11 +40,18 @@ class MemoryRig:
             for member in each.members:
                 self._act(member, levers(each.unit.variables))
         for running in observed.tasks:
-            if running.finished_at is None:
+            work = self.driver._tasks[running.name].task
+            if work.restart:
+                for one in running.members:
+                    self._join(one, levers(work.variables, to=one.name.rpartition("-")[2]))
+            elif running.finished_at is None:
                 self._work(running.name)
 
-    def kill(self, replica: ObservedReplica) -> None:
-        self.driver.crash(replica.name, message="was ended by SIGKILL")
+    def kill(self, process: ObservedReplica | ObservedMember) -> None:
+        if isinstance(process, ObservedReplica):
+            self.driver.crash(process.name, message="was ended by SIGKILL")
+        else:
+            self.driver.end(process.name, status=-9, how="was ended by SIGKILL")
 
     def look_again(self) -> None:
         self.driver.look_again()
@@ -62,10 +77,39 @@ class MemoryRig:
         elif "hang" not in says:
             self.driver.finish(name, FOUND)
 
+    def _join(self, member: ObservedMember, says: dict[str, str]) -> None:
+        """Act as a member of a job, unless another one has just ended it."""
+        now = self.clock.monotonic()
+        there = [each for running in self.driver.observe().tasks for each in running.members]
+        if not member.pid or member.pid not in {each.pid for each in there}:
+            return
+        began = self._began.setdefault(member.pid, now)
+        if member.state is MemberState.ENDING:
+            ending = self._draining.setdefault(f"{member.pid}", now)
+            if "stubborn" not in says and now - ending >= float(says.get("drain", 0)):
+                self.driver.end(member.name, status=1)
+            return
+        index = member.name.rpartition("-")[2]
+        if "exit" in says or ("once" in says and says["once"] not in self._stumbled):
+            self._stumbled.add(says.get("once", ""))
+            self.driver.end(member.name, status=3)
+        elif "fatal" in says:
+            self.driver.end(member.name, status=42, report=failure(says["fatal"], "line 7 is damaged"))
+        elif "retry" in says:
+            told = failure(says["retry"], "the store does not answer", retry=True)
+            self.driver.end(member.name, status=4, report=told)
+        elif "silent" in says:
+            self.driver.end(member.name)
+        elif "progress" in says and member.report is None and now - began >= 0.2:
+            self.driver.report(member.name, Report(job=JobReport(run=1, shards=4, committed=1)))
+        elif "done" in says and now - began >= float(says["done"] or 0):
+            self.driver.end(member.name, report=Report(job=JobReport(done=True, note=f"by member {index}")))
 
-def levers(variables: tuple[Variable, ...]) -> dict[str, str]:
+
+def levers(variables: tuple[Variable, ...], to: str = "0") -> dict[str, str]:
     words = next((each.value for each in variables if each.name == "LEVER"), "").split()
-    return {word.partition("=")[0]: word.partition("=")[2] for word in words}
+    said = [word.rpartition(":") for word in words]
+    return dict(word.partition("=")[::2] for name, _, word in said if name in ("", to))
 
 
 @pytest.fixture
@@ -103,10 +147,10 @@ async def test_a_replica_that_was_ready_for_a_minute_is_forgiven(rig: MemoryRig)
     first = f"{iris.name}-0"
     await rig.driver.apply(Start(unit=iris, replicas=1))
     for _ in range(3):
-        await driver_suite.ready(rig, iris.name)
+        await driver_rig.ready(rig, iris.name)
         rig.driver.crash(first)
-    await driver_suite.ready(rig, iris.name)
+    await driver_rig.ready(rig, iris.name)
     rig.clock.advance(60)
     rig.driver.crash(first, Reason.CRASHED)
     rig.clock.advance(0.2)
-    assert driver_suite.states(rig, iris.name) == [ReplicaState.STARTING]
+    assert driver_rig.states(rig, iris.name) == [ReplicaState.STARTING]

@@ -4,8 +4,9 @@ from hypothesis import strategies as st
 
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.drivers import rules
-from modelyard.control.ir.actions import Resize, Run, Start
-from modelyard.testing.driver_suite import IRIS, ROSE, task, unit
+from modelyard.control.ir.actions import Adjust, Resize, Run, Start
+from modelyard.control.ir.observed import Usage
+from modelyard.testing.driver_rig import IRIS, JOB, ROSE, crew, gang, task, unit
 
 
 def test_pauses_double_up_to_a_minute() -> None:
@@ -70,7 +71,7 @@ def test_work_must_fit_the_action() -> None:
     serving, preparing = unit(), task()
     with pytest.raises(UserError, match="must set serve"):
         rules.check_start(Start(unit=unit(work=preparing.work), replicas=1), None, stopping=False)
-    with pytest.raises(UserError, match="must set prepare"):
+    with pytest.raises(UserError, match="must set one of prepare, score, run"):
         rules.check_run(Run(task=task(work=serving.work)))
 
 
@@ -81,3 +82,39 @@ def test_a_resize_is_checked() -> None:
         rules.check_resize(Resize(unit=unit().name, owner=ROSE, replicas=1), unit())
     with pytest.raises(UserError, match="0 to 1000"):
         rules.check_resize(Resize(unit=unit().name, owner=IRIS, replicas=1001), unit())
+
+
+def test_a_member_that_ran_for_a_minute_starts_afresh() -> None:
+    backoff = rules.Backoff()
+    assert [backoff.pause_after(seconds) for seconds in (5.0, 59.0, 1.0, 60.0, 1.0)] == [1, 2, 4, 0.1, 2]
+
+
+def test_a_run_is_checked() -> None:
+    for good in (task(), crew(), crew(parallelism=0), crew(restart=False, parallelism=1), gang()):
+        rules.check_run(Run(task=good))
+    with pytest.raises(UserError, match="a prepare task runs once"):
+        rules.check_run(Run(task=task(restart=True)))
+    with pytest.raises(UserError, match="one member and is no gang"):
+        rules.check_run(Run(task=task(parallelism=2)))
+    with pytest.raises(UserError, match="gang needs work that sets run"):
+        rules.check_run(Run(task=crew(gang=True)))
+    with pytest.raises(UserError, match="0 to 1000, not 1001"):
+        rules.check_run(Run(task=crew(parallelism=1001)))
+
+
+def test_an_adjustment_is_checked() -> None:
+    adjust = Adjust(task=crew().name, owner=JOB, parallelism=1)
+    rules.check_adjust(adjust, crew(), forgotten=False)
+    for present, forgotten in ((None, False), (crew(), True)):
+        with pytest.raises(RetryLater, match="does not run"):
+            rules.check_adjust(adjust, present, forgotten=forgotten)
+    with pytest.raises(UserError, match="belongs to"):
+        rules.check_adjust(Adjust(task=crew().name, owner=ROSE, parallelism=1), crew(), forgotten=False)
+    with pytest.raises(UserError, match="is fixed"):
+        rules.check_adjust(adjust, gang(), forgotten=False)
+
+
+def test_usage_is_the_sum_of_its_parts() -> None:
+    parts = (Usage(cpu_seconds=1, memory_byte_seconds=2), Usage(cpu_seconds=3, gpu_seconds=4))
+    assert rules.total(parts) == Usage(cpu_seconds=4, memory_byte_seconds=2, gpu_seconds=4)
+    assert rules.total(()) == Usage()

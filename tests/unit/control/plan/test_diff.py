@@ -1,12 +1,30 @@
-from modelyard.control.ir.actions import Start, Stop
+import msgspec
+import pytest
+
+from modelyard.control.ir.actions import Adjust, Forget, Run, Start, Stop
 from modelyard.control.ir.desired import Desired
-from modelyard.control.ir.observed import Observed, ObservedUnit
+from modelyard.control.ir.observed import Observed, ObservedTask, ObservedUnit
+from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import DesiredUnit, Unit
 from modelyard.control.ir.values import Key
 from modelyard.control.plan.diff import diff
-from modelyard.wire.work import ModelWork, ServeWork, WorkSpec
+from modelyard.wire.work import InputWork, ModelWork, OutputWork, PrepareWork, RunWork, ScoreWork, ServeWork, WorkSpec
 
 OWNER = Key(kind="ModelService", namespace="default", name="iris")
+
+MODEL = ModelWork(name="iris", digest="sha256:new", format="onnx")
+SCORE = WorkSpec(score=ScoreWork(job="uid", model=MODEL, input=InputWork(uri="in"), output=OutputWork(uri="out")))
+RUN = WorkSpec(run=RunWork(job="uid", job_name="default/train", command=("train",)))
+
+
+def _task(**changes: object) -> Task:
+    task = Task(name="score-job-1.default", owner=OWNER, work=SCORE, restart=True, parallelism=3)
+    return msgspec.structs.replace(task, **changes)
+
+
+def _known(**changes: object) -> Observed:
+    known = ObservedTask(name="score-job-1.default", owner=OWNER, parallelism=2)
+    return Observed(tasks=(msgspec.structs.replace(known, **changes),))
 
 
 def _unit(digest: str) -> Unit:
@@ -25,3 +43,23 @@ def test_what_is_as_wanted_needs_no_action() -> None:
     unit = _unit("sha256:new")
     observed = Observed(units=(ObservedUnit(unit=unit, replicas=2),))
     assert diff(Desired(units=(DesiredUnit(unit=unit, replicas=2),)), observed) == ()
+
+
+def test_a_task_is_run_adjusted_and_forgotten() -> None:
+    desired = Desired(tasks=(_task(),))
+    assert diff(desired, Observed()) == (Run(task=_task()),)
+    assert diff(desired, _known()) == (Adjust(task="score-job-1.default", owner=OWNER, parallelism=3),)
+    assert diff(desired, _known(parallelism=3)) == ()
+    assert diff(Desired(), _known()) == (Forget(task="score-job-1.default", owner=OWNER),)
+
+
+@pytest.mark.parametrize(
+    ("task", "known"),
+    [
+        (_task(), _known(finished_at=7.0)),
+        (_task(work=RUN, gang=True), _known()),
+        (_task(work=WorkSpec(prepare=PrepareWork(uri="iris.onnx")), restart=False), _known()),
+    ],
+)
+def test_what_has_ended_or_has_a_fixed_number_is_not_adjusted(task: Task, known: Observed) -> None:
+    assert diff(Desired(tasks=(task,)), known) == ()

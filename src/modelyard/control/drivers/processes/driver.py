@@ -12,17 +12,20 @@ from modelyard.base.clock import Clock, SystemClock
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.drivers import rules
 from modelyard.control.drivers.hints import Hints
-from modelyard.control.drivers.machine import Ledger, Machine, this_machine
+from modelyard.control.drivers.ledger import Ledger
+from modelyard.control.drivers.machine import Machine, this_machine
 from modelyard.control.drivers.processes import log as logs
 from modelyard.control.drivers.processes import strays
 from modelyard.control.drivers.processes.attention import Attention
+from modelyard.control.drivers.processes.crew import CrewRun
 from modelyard.control.drivers.processes.site import LONGEST_RUN_FOLDER, Folders, Programs, Site
-from modelyard.control.drivers.processes.task import TaskRun
+from modelyard.control.drivers.processes.task import OnceRun, TaskRun
 from modelyard.control.drivers.processes.unit import UnitRun
 from modelyard.control.drivers.processes.watchdog import Subject, watch
-from modelyard.control.drivers.variables import Secrets
-from modelyard.control.ir.actions import Action, Forget, Resize, Run, Start, Stop
+from modelyard.control.drivers.variables import SecretFiles, Secrets
+from modelyard.control.ir.actions import Action, Adjust, Forget, Resize, Run, Start, Stop
 from modelyard.control.ir.observed import Capabilities, Observed
+from modelyard.control.ir.task import Task
 from modelyard.control.ir.values import Key
 
 logger = logging.getLogger(__name__)
@@ -42,8 +45,8 @@ def _empty(folder: Path) -> None:
 class ProcessDriver:
     """Runs while entered: `async with ProcessDriver(...) as driver`. Enter it in the main thread.
 
-    secrets: asked with a namespace and a key each time a process starts. machine: what may be promised to replicas; by
-    default all memory and cores of this one.
+    secrets: asked with a namespace and a key each time a process starts; secret_files: with a namespace and the name of
+    a Secret, for all its keys. machine: what may be promised to processes; by default all memory and cores of this one.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class ProcessDriver:
         *,
         folders: Folders,
         secrets: Secrets,
+        secret_files: SecretFiles = lambda *_: None,
         programs: Programs | None = None,
         machine: Machine | None = None,
         clock: Clock | None = None,
@@ -60,6 +64,7 @@ class ProcessDriver:
             programs=programs or Programs(),
             folders=folders,
             secrets=secrets,
+            secret_files=secret_files,
             ledger=Ledger(machine, freed=self.look_again),
             clock=clock or SystemClock(),
         )
@@ -116,7 +121,7 @@ class ProcessDriver:
         for unit in tuple(self._units.values()):
             unit.stop(hurry=True)
         for run in tuple(self._tasks.values()):
-            run.forget()
+            run.forget(hurry=True)
         await self._attention.until(lambda: not (self._units or self._tasks))
 
     def observe(self, owner: Key | None = None) -> Observed:
@@ -136,13 +141,15 @@ class ProcessDriver:
         """Something outside changed, such as a Secret: start now what waits for it."""
         for unit in self._units.values():
             unit.look_again()
+        for run in self._tasks.values():
+            run.look_again()
 
     def log_files(self, owner: Key) -> tuple[Path, ...]:
-        """Logs of what an owner has running: `<logs>/<replica or task>.log`, each after its older `.log.1`."""
+        """Logs of what an owner has running: `<logs>/<replica or member>.log`, each after its older `.log.1`."""
         folders = self._site.folders
         units = (each for each in self._units.values() if each.unit.owner == owner)
         named = [member.name for each in units for member in each.members]
-        named += [each.task.name for each in self._tasks.values() if each.task.owner == owner]
+        named += [name for each in self._tasks.values() if each.task.owner == owner for name in each.logs]
         return tuple(path for name in sorted(named) for path in logs.files(folders.log(name)))
 
     async def apply(self, action: Action) -> None:
@@ -161,6 +168,11 @@ class ProcessDriver:
                 self._stop(action)
             case Run():
                 self._run(action)
+            case Adjust():
+                run = self._tasks.get(action.task)
+                rules.check_adjust(action, run.task if run else None, forgotten=run is not None and run.forgotten)
+                if run:
+                    run.adjust(action.parallelism)
             case Forget():
                 self._forget(action)
 
@@ -186,12 +198,17 @@ class ProcessDriver:
         name = action.task.name
         present = self._tasks.get(name)
         if present is None:
-            run = TaskRun(action.task, self._site, self._turns, self._task_changed)
+            run = self._task_run(action.task)
             self._tasks[name] = run
             self._group.create_task(run.run())
             self._hints.add(action.task.owner)
         elif present.forgotten:
             raise RetryLater(f"task {name}: an earlier one of the same name is still ending")
+
+    def _task_run(self, task: Task) -> TaskRun:
+        if task.restart:
+            return CrewRun(task, self._site, self._task_changed)
+        return OnceRun(task, self._site, self._turns, self._task_changed)
 
     def _forget(self, action: Forget) -> None:
         run = self._tasks.get(action.task)
@@ -215,9 +232,11 @@ class ProcessDriver:
 
     def _prune_logs(self) -> None:
         running = {member.name for unit in self._units.values() for member in unit.members}
-        logs.prune(self._site.folders.logs, keep=frozenset(running | self._tasks.keys()), most=_ENDED_LOGS)
+        running |= {name for run in self._tasks.values() for name in run.logs}
+        logs.prune(self._site.folders.logs, keep=frozenset(running), most=_ENDED_LOGS)
 
     def _subjects(self) -> Iterator[Subject]:
         for unit in self._units.values():
             yield from unit.members
-        yield from self._tasks.values()
+        for run in self._tasks.values():
+            yield from run.members

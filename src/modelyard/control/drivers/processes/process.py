@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from modelyard.base import launch
@@ -25,8 +26,8 @@ from modelyard.control.drivers.processes import strays
 from modelyard.control.drivers.processes.environment import environment
 from modelyard.control.drivers.processes.log import Log
 from modelyard.control.drivers.processes.site import Site
-from modelyard.control.drivers.variables import CannotStart, values
-from modelyard.control.ir.unit import Variable
+from modelyard.control.drivers.variables import CannotStart, files, values
+from modelyard.control.ir.unit import Credential, Variable
 from modelyard.wire import work as wire
 from modelyard.wire.work import Place, WorkSpec
 
@@ -39,14 +40,21 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Order:
-    """What to run. name: of the replica or task; namespace: where its Secrets are; socket: whether it listens."""
+    """What to run. name: of the replica or member; namespace: where its Secrets are; socket: whether it listens.
+
+    index, attempt, master: as in Place.
+    """
 
     name: str
     namespace: str
     program: tuple[str, ...]
     work: WorkSpec
     variables: tuple[Variable, ...]
-    socket: bool
+    credentials: tuple[Credential, ...] = ()
+    socket: bool = False
+    index: int = 0
+    attempt: int = 1
+    master: str = ""
 
 
 def start(site: Site, order: Order, log: Log, ended: Callable[[], None]) -> "Process":
@@ -54,10 +62,17 @@ def start(site: Site, order: Order, log: Log, ended: Callable[[], None]) -> "Pro
 
     Call it from the main thread: what is started dies with the thread that did it.
     """
-    place = site.folders.place(order.name, socket=order.socket)
+    place = msgspec.structs.replace(
+        site.folders.place(order.name, socket=order.socket),
+        secrets=str(site.folders.secrets(order.name)) if order.credentials else "",
+        index=order.index,
+        attempt=order.attempt,
+        master=order.master,
+    )
+    opened = files(order.credentials, order.namespace, site.secret_files)
     seen = environment(place, values(order.variables, order.namespace, site.secrets), ours=os.environ)
     try:
-        _prepare(site, order, place)
+        _prepare(site, order, place, opened)
         log.start()
         spawned = _spawn(order, place, seen)
         process = Process(site, place, spawned, log, ended)
@@ -75,14 +90,25 @@ def start(site: Site, order: Order, log: Log, ended: Callable[[], None]) -> "Pro
         raise CannotStart(Reason.INTERNAL_ERROR, f"{order.name} cannot be started: {error}") from error
 
 
-def _prepare(site: Site, order: Order, place: Place) -> None:
+def _prepare(site: Site, order: Order, place: Place, opened: dict[str, bytes]) -> None:
     site.folders.remove(order.name)
     own = site.folders.own(order.name)
     for folder in (own, Path(place.scratch)):
         folder.mkdir(mode=0o700, parents=True)
-    descriptor = os.open(place.work, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    if order.credentials:
+        roles = {credential.role for credential in order.credentials}
+        for folder in (Path(place.secrets), *(Path(place.secrets) / role for role in sorted(roles))):
+            folder.mkdir(mode=0o700)
+    _write(Path(place.work), wire.encode(order.work))
+    for name, content in opened.items():
+        _write(Path(place.secrets) / name, content)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """For its owner alone."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(wire.encode(order.work))
+        file.write(content)
 
 
 def _spawn(order: Order, place: Place, seen: dict[str, str]) -> tuple[subprocess.Popen[bytes], int]:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import UserError
+from modelyard.control.drivers.ledger import SERVICE_PRIORITY, Ask
+from modelyard.control.drivers.machine import share
+from modelyard.control.drivers.outcome import known
 from modelyard.control.drivers.processes.attention import Attention
 from modelyard.control.drivers.processes.log import Log, said
 from modelyard.control.drivers.processes.process import Order, Process, ending, start
@@ -89,6 +92,7 @@ class Replica:
         self._hurry = self._hurry or hurry
         if not self._leaving:
             self._leaving = True
+            self._site.ledger.leaving(self.name)
             self._become(ReplicaState.DRAINING)
         self._attention.wake()
 
@@ -132,7 +136,9 @@ class Replica:
 
     async def _live(self) -> float | None:
         """How many seconds it was ready, or None. Raises CannotStart."""
-        refused = self._site.ledger.admit(self.name, self._unit.resources)
+        refused = self._site.ledger.admit(
+            Ask(name=self.name, share=share(self._unit.resources), priority=SERVICE_PRIORITY)
+        )
         if refused:
             raise CannotStart(Reason.UNSCHEDULABLE, refused)
         order = Order(
@@ -199,7 +205,7 @@ class Replica:
         return False
 
     async def _reported(self, process: Process, failure: Failure) -> None:
-        self.end(_reason(failure.reason), failure.message)
+        self.end(known(failure.reason, Reason.LOAD_FAILED), failure.message)
         await self._attention.until(lambda: process.has_ended or self._leaving, _REPORTED_SECONDS)
 
     async def _drain(self, process: Process) -> None:
@@ -216,7 +222,7 @@ class Replica:
         except UserError:
             report = None  # its exit tells more than what it left
         if report and report.failure:
-            return _reason(report.failure.reason), report.failure.message
+            return known(report.failure.reason, Reason.LOAD_FAILED), report.failure.message
         return Reason.CRASHED, ending(status) + said(self._log, self._unit.owner)
 
     def _too_slow(self) -> str:
@@ -241,8 +247,3 @@ class Replica:
         before = self._trouble
         if before is None or (before.reason, before.message) != (refusal.reason, refusal.message):
             self._troubled(refusal.reason, refusal.message)
-
-
-def _reason(word: str) -> Reason:
-    """Reports are not trusted: an unknown reason becomes a known one."""
-    return Reason(word) if word in Reason.__members__.values() else Reason.LOAD_FAILED

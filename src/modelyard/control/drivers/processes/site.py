@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelyard.base.clock import Clock
-from modelyard.control.drivers.machine import Ledger
-from modelyard.control.drivers.variables import Secrets
+from modelyard.control.drivers.ledger import Ledger
+from modelyard.control.drivers.variables import SecretFiles, Secrets
 from modelyard.wire.work import Place
 
 LONGEST_RUN_FOLDER = 60
@@ -20,17 +20,18 @@ _LONGEST_SOCKET = 107
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Programs:
-    """Command lines of the runtime half: what serves, and what prepares. They get their Place in the environment."""
+    """Command lines of the runtime half: what serves, prepares, and scores or runs. The environment has their Place."""
 
     serve: tuple[str, ...] = (sys.executable, "-m", "modelyard.runtime.front")
     prepare: tuple[str, ...] = (sys.executable, "-m", "modelyard.runtime.prepare")
+    job: tuple[str, ...] = (sys.executable, "-m", "modelyard.runtime.jobs")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Folders:
     """run: sockets, a private path of at most 60 bytes. work: a private folder for each process, emptied at start.
 
-    logs: `<replica or task>.log` and `.log.1`. cache: artifacts by digest. root: what relative URIs are relative to.
+    logs: `<replica or member>.log` and `.log.1`. cache: artifacts by digest. root: what relative URIs are relative to.
     """
 
     run: Path
@@ -40,7 +41,7 @@ class Folders:
     root: Path
 
     def own(self, name: str) -> Path:
-        """The private folder of a replica or task."""
+        """The private folder of a replica, or a member of a task."""
         return self.work / name
 
     def place(self, name: str, *, socket: bool) -> Place:
@@ -54,6 +55,10 @@ class Folders:
             root=str(self.root),
             socket=str(self.socket(name)) if socket else "",
         )
+
+    def secrets(self, name: str) -> Path:
+        """Where a process finds its credentials: `<role>/<key>`."""
+        return self.own(name) / "secrets"
 
     def socket(self, name: str) -> Path:
         """`<run>/r/<replica>.sock`; a hash stands for names that are too long for the kernel."""
@@ -88,5 +93,6 @@ class Site:
     programs: Programs
     folders: Folders
     secrets: Secrets
+    secret_files: SecretFiles
     ledger: Ledger
     clock: Clock

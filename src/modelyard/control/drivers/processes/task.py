@@ -1,138 +1,152 @@
-"""One task: run once, within its deadline, its report kept until it is forgotten."""
+"""A task from when it is taken over until it is forgotten; and one that runs once, within its deadline."""
 
 import asyncio
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from modelyard.base.conditions import Reason
-from modelyard.base.errors import UserError
-from modelyard.control.drivers.processes import reports
-from modelyard.control.drivers.processes.attention import Attention
-from modelyard.control.drivers.processes.log import Log, said
-from modelyard.control.drivers.processes.process import Order, Process, ending, start
+from modelyard.control.drivers import rules
+from modelyard.control.drivers.ledger import Ask
+from modelyard.control.drivers.machine import share
+from modelyard.control.drivers.outcome import End
+from modelyard.control.drivers.processes.member import Member
 from modelyard.control.drivers.processes.site import Site
 from modelyard.control.drivers.variables import CannotStart
-from modelyard.control.ir.observed import ObservedTask
+from modelyard.control.ir.observed import ObservedTask, Usage
 from modelyard.control.ir.task import Task
 from modelyard.wire.report import Report, failure
 
 logger = logging.getLogger(__name__)
 
+_HURRY_SECONDS = 3.0
+"""The most grace that members have when the whole driver ends."""
+
 
 class TaskRun:
-    """Runs in a task of its own, `run`. changed: called when it ended. turns: bounds how many run at once."""
+    """Runs in a task of its own, `run`. changed: called after changes of what `observed` tells."""
 
-    def __init__(self, task: Task, site: Site, turns: asyncio.Semaphore, changed: Callable[["TaskRun"], None]) -> None:
-        self.process: Process | None = None
-        self._task = task
-        self._site = site
-        self._turns = turns
-        self._changed = changed
-        self._attention = Attention()
-        self._log = Log(site.folders.log(task.name))
+    def __init__(self, task: Task, site: Site, changed: Callable[["TaskRun"], None]) -> None:
+        self.task = task
         self.forgotten = False
-        self._cause = ""
+        self._site = site
+        self._told = changed
+        self._started_at = site.clock.now()
         self._finished_at: float | None = None
         self._report: Report | None = None
         self._message = ""
-
-    @property
-    def task(self) -> Task:
-        return self._task
+        self._failures = 0
+        self._ended_usage = Usage()
 
     @property
     def finished(self) -> bool:
         return self._finished_at is not None
 
     @property
-    def memory_limit(self) -> int:
-        """Bytes; 0: none."""
-        return self._task.resources.memory_limit_bytes
+    def parallelism(self) -> int:
+        """How many members are asked for."""
+        return self.task.parallelism
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """What there is of it, by index."""
+        return ()
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Names of the logs of all members so far, those that ended included."""
+        return (self.task.name,)
 
     def observed(self) -> ObservedTask:
         """What is known now."""
+        members = self.members
         return ObservedTask(
-            name=self._task.name,
-            owner=self._task.owner,
-            attempt=self._task.attempt,
+            name=self.task.name,
+            owner=self.task.owner,
+            attempt=self.task.attempt,
+            parallelism=self.parallelism,
+            started_at=self._started_at,
+            members=() if self.finished else tuple(member.observed() for member in members),
+            failures=self._failures,
+            usage=rules.total((self._ended_usage, *(member.usage for member in members))),
             finished_at=self._finished_at,
-            report=self._report,
-            message=self._message,
+            report=self._report if self.finished else None,
+            message=self._message if self.finished else "",
         )
 
-    def forget(self) -> None:
-        """End it if it still runs."""
+    def forget(self, *, hurry: bool = False) -> None:
+        """End it if it still runs. hurry: the driver ends, which must not take long."""
         self.forgotten = True
         if self.finished:
-            self._changed(self)
-        self._attention.wake()
+            self._changed()
+        else:
+            grace = self.task.grace_seconds
+            self._leave(min(grace, _HURRY_SECONDS) if hurry else grace)
 
-    def end(self, _reason: Reason, message: str) -> None:
-        """End it as failed."""
-        self._cause = self._cause or message
-        self._attention.wake()
+    def adjust(self, parallelism: int) -> None:
+        """Change how many members run at once."""
+        raise NotImplementedError  # refused before, by rules.check_adjust
 
-    def used(self, byte_seconds: float) -> None:
-        """Not counted: tasks are short."""
+    def look_again(self) -> None:
+        """Something came that members may be waiting for."""
 
     async def run(self) -> None:
         """Until it ended. A defect becomes its message."""
         try:
-            async with self._turns:
-                if not self.forgotten:
-                    await self._live()
+            await self._work()
         except CannotStart as refusal:
             self._report = failure(refusal.reason, refusal.message, retry=True)
         except Exception as error:
-            logger.exception("task %s", self._task.name)
+            logger.exception("task %s", self.task.name)
+            self._report = None
             self._message = f"a defect of Modelyard: {error!r}; the server's log has the details"
         finally:
-            self._site.ledger.release(self._task.name)
-            self._site.folders.remove(self._task.name)
+            self._site.ledger.release(self.task.name)
             self._finished_at = self._site.clock.now()
-            self._changed(self)
+            self._changed()
 
-    async def _live(self) -> None:
-        task = self._task
-        refused = self._site.ledger.admit(task.name, task.resources)
-        if refused:
-            raise CannotStart(Reason.UNSCHEDULABLE, refused)
-        order = Order(
-            name=task.name,
-            namespace=task.owner.namespace,
-            program=self._site.programs.prepare,
-            work=task.work,
-            variables=task.variables,
-            socket=False,
-        )
-        process = start(self._site, order, self._log, self._attention.wake)
-        self.process = process
-        try:
-            await self._attend(process)
-            status = await process.finish()
-            self._conclude(process, status)
-        finally:
-            process.abandon()
-            self.process = None
+    async def _work(self) -> None:
+        """Until nothing of it runs any more; leaves its report or message."""
+        raise NotImplementedError
 
-    async def _attend(self, process: Process) -> None:
-        def over() -> bool:
-            return bool(process.has_ended or self.forgotten or self._cause)
+    def _leave(self, grace_seconds: float) -> None:
+        """Ask all members to end."""
+        raise NotImplementedError
 
-        await self._attention.until(over, self._task.deadline_seconds)
-        if not over():
-            self._cause = f"took longer than {self._task.deadline_seconds:g} s and was ended"
+    def _changed(self) -> None:
+        self._told(self)
 
-    def _conclude(self, process: Process, status: int) -> None:
-        """The report counts, whatever the exit status: it is written at once and last."""
-        if self._cause:
-            self._message = self._cause + said(self._log, self._task.owner)
-            return
-        try:
-            self._report = reports.read(Path(process.place.report))
-        except UserError as error:
-            self._message = f"{error.message}; it {ending(status)}{said(self._log, self._task.owner)}"
-            return
-        if self._report is None:
-            self._message = f"it {ending(status)} without a report{said(self._log, self._task.owner)}"
+
+class OnceRun(TaskRun):
+    """One process, whose end is the task's. turns: bounds how many run at once."""
+
+    def __init__(self, task: Task, site: Site, turns: asyncio.Semaphore, changed: Callable[[TaskRun], None]) -> None:
+        super().__init__(task, site, changed)
+        self._turns = turns
+        self._member = Member(task.name, 0, task, site, self._changed)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return (self._member,)
+
+    async def _work(self) -> None:
+        task = self.task
+        async with self._turns:
+            if self.forgotten:
+                return
+            ask = Ask(name=task.name, share=share(task.resources), priority=task.priority, waits=False)
+            refused = self._site.ledger.admit(ask)
+            if refused:
+                raise CannotStart(Reason.UNSCHEDULABLE, refused)
+            self._conclude(await self._member.live(deadline_seconds=task.deadline_seconds))
+
+    def _leave(self, grace_seconds: float) -> None:
+        self._member.leave(grace_seconds)
+
+    def _conclude(self, end: End) -> None:
+        """The report counts, whatever the exit status."""
+        if end.cause is not None:
+            self._message = end.cause[1] + end.said
+        elif end.report is not None:
+            self._report = end.report
+        else:
+            self._message = f"it {end.how} without a report{end.said}"

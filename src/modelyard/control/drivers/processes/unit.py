@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import reduce
 
 from modelyard.control.drivers import rules
 from modelyard.control.drivers.processes.replica import Replica
@@ -39,7 +38,7 @@ class UnitRun:
             unit=self.unit,
             replicas=self._replicas,
             members=tuple(member.observed() for member in self.members),
-            usage=reduce(_sum, (member.usage for member in self._members.values()), self._left),
+            usage=rules.total((self._left, *(member.usage for member in self._members.values()))),
         )
 
     def resize(self, replicas: int) -> None:
@@ -80,12 +79,5 @@ class UnitRun:
             await member.run()
         finally:
             del self._members[ordinal]
-            self._left = _sum(self._left, member.usage)
+            self._left = rules.total((self._left, member.usage))
             self._changed(self)
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(
-        cpu_seconds=one.cpu_seconds + other.cpu_seconds,
-        memory_byte_seconds=one.memory_byte_seconds + other.memory_byte_seconds,
-    )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from modelyard.control.drivers.processes import log as logs
 from modelyard.control.drivers.processes.log import Log
-from modelyard.testing.driver_suite import IRIS
+from modelyard.testing.driver_rig import IRIS
 
 
 def test_two_files_of_bounded_size_hold_the_newest_output(tmp_path: Path) -> None:

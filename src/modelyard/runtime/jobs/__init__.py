@@ -1,0 +1,1 @@
+"""Jobs: score a data set, or run a program, and commit the results once."""

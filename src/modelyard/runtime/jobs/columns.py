@@ -1,0 +1,243 @@
+"""Values: Arrow columns as arrays for a model, and its arrays as Arrow columns. Vectorized for all rows that are
+well."""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from modelyard.base.conditions import Reason
+from modelyard.runtime.backends.port import Array
+from modelyard.runtime.jobs.records import InputRefused
+from modelyard.runtime.worker.tensors import DTYPES
+from modelyard.wire.work import TensorSpec
+
+try:
+    from PIL import Image
+except ImportError:  # pip install modelyard[images]
+    Image = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """Rows that cannot become an input. message: of the row at that place."""
+
+    rows: NDArray[np.bool_]
+    code: str
+    message: Callable[[int], str]
+
+
+def plain(kind: pa.DataType) -> pa.DataType:
+    """The type of the values of a dictionary column."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def tensor(spec: TensorSpec, names: Sequence[str], arrays: Sequence[pa.Array]) -> tuple[Array, list[Problem]]:
+    """The input, rows first, and the rows that have none; what is there in their place means nothing."""
+    arrays = [each.dictionary_decode() if pa.types.is_dictionary(each.type) else each for each in arrays]
+    if len(arrays) > 1:
+        return _matrix(spec, names, arrays)
+    (array,), (name,) = arrays, names
+    if pa.types.is_binary(array.type) and spec.datatype != "BYTES":
+        return _pixels(spec, array)
+    problems = _nulls(name, array)
+    trailing = spec.shape[1:]
+    if _is_nested(array.type):
+        values, more = _lists(spec, name, array)
+        return values, [*problems, *more]
+    values, more = _scalars(spec, name, array)
+    return values.reshape(len(array), *(1 for _ in trailing)), [*problems, *more]
+
+
+def _matrix(spec: TensorSpec, names: Sequence[str], arrays: Sequence[pa.Array]) -> tuple[Array, list[Problem]]:
+    """Columns side by side."""
+    problems: list[Problem] = []
+    texts = spec.datatype == "BYTES"
+    found: Array = np.empty((len(arrays[0]), len(arrays)), object if texts else DTYPES[spec.datatype])
+    for number, (name, array) in enumerate(zip(names, arrays, strict=True)):
+        found[:, number], more = _scalars(spec, name, array)
+        problems += [*_nulls(name, array), *more]
+    return found, problems
+
+
+def _scalars(spec: TensorSpec, name: str, array: pa.Array) -> tuple[Array, list[Problem]]:
+    if spec.datatype == "BYTES":
+        filled = pc.fill_null(array.cast(pa.binary()), b"")
+        found: Array = np.empty(len(array), object)
+        found[:] = filled.to_pylist()
+        return found, []
+    if array.null_count:
+        array = pc.fill_null(array, False if pa.types.is_boolean(array.type) else 0)
+    values = array.to_numpy(zero_copy_only=False)
+    wanted = np.dtype(DTYPES[spec.datatype])
+    if wanted.kind in "iu" and values.dtype.kind in "iu" and not np.can_cast(values.dtype, wanted):
+        limits = np.iinfo(wanted)
+        bad = (values < limits.min) | (values > limits.max)
+        if bad.any():
+            told = Problem(
+                rows=bad,
+                code="OutOfRange",
+                message=lambda index: f"{name} is {values[index]}, which {spec.datatype} cannot hold",
+            )
+            return np.where(bad, 0, values).astype(wanted), [told]
+    return values.astype(wanted, copy=False), []
+
+
+def _nulls(name: str, array: pa.Array) -> list[Problem]:
+    if not array.null_count:
+        return []
+    rows = array.is_null().to_numpy(zero_copy_only=False)
+    return [Problem(rows=rows, code="NullValue", message=lambda _index: f"{name} is null")]
+
+
+def _lists(spec: TensorSpec, name: str, array: pa.Array) -> tuple[Array, list[Problem]]:
+    """A column of lists as a tensor: all rows must have the sizes of the signature, or those of the first one."""
+    values, shape = array, []
+    for size in spec.shape[1:]:
+        if not _is_nested(values.type):
+            break
+        lengths = _lengths(values)
+        width = size if size > 0 else int(lengths[0]) if len(lengths) else 0
+        if values.null_count or (lengths != width).any():
+            return _lists_one_by_one(spec, name, array)
+        shape.append(width)
+        values = _flat(values, width)
+    if values.null_count:
+        return _lists_one_by_one(spec, name, array)
+    found, problems = _scalars(spec, name, values)
+    if problems:
+        return _lists_one_by_one(spec, name, array)
+    return found.reshape(len(array), *shape), []
+
+
+def _lists_one_by_one(spec: TensorSpec, name: str, array: pa.Array) -> tuple[Array, list[Problem]]:
+    """Where some rows are not as others."""
+    texts = spec.datatype == "BYTES"
+    rows = [None if each is None else _row(each, texts=texts) for each in array.to_pylist()]
+    first = next((row.shape for row in rows if isinstance(row, np.ndarray)), (0,) * (len(spec.shape) - 1))
+    wanted = tuple(size if size > 0 else found for size, found in zip(spec.shape[1:], first, strict=False))
+    dtype = np.dtype(object if texts else DTYPES[spec.datatype])
+    found: Array = np.zeros((len(rows), *wanted), dtype)
+    told: dict[int, str] = {}
+    for index, row in enumerate(rows):
+        if isinstance(row, str):
+            told[index] = f"{name} {row}"
+        elif row is not None and row.shape != wanted:
+            told[index] = f"{name} has the shape {list(row.shape)}, expected {list(wanted)}"
+        elif row is not None:
+            found[index], problem = _narrowed(row, dtype)
+            if problem:
+                told[index] = f"{name} {problem}"
+    bad = np.array([index in told for index in range(len(rows))], bool)
+    return found, [Problem(rows=bad, code="ShapeMismatch", message=lambda index: told[index])] if told else []
+
+
+def _row(value: Any, *, texts: bool) -> Array | str:
+    """One row as an array, or what is the matter with it."""
+    try:
+        row = np.array(value, object if texts else None)
+    except ValueError:
+        return "holds lists of different lengths"
+    if texts:
+        encoded = [each.encode() if isinstance(each, str) else each for each in row.ravel()]
+        return "holds a null" if None in encoded else _objects(encoded).reshape(row.shape)
+    return "holds a null" if row.dtype == object else row
+
+
+def _objects(values: list[bytes]) -> Array:
+    found: Array = np.empty(len(values), object)
+    found[:] = values
+    return found
+
+
+def _narrowed(row: Array, dtype: np.dtype[Any]) -> tuple[Array, str]:
+    if dtype.kind in "iu" and row.size and row.dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if int(row.min()) < limits.min or int(row.max()) > limits.max:
+            return np.zeros(row.shape, dtype), f"holds a value that {dtype} cannot hold"
+    return row.astype(dtype), ""
+
+
+def _pixels(spec: TensorSpec, array: pa.Array) -> tuple[Array, list[Problem]]:
+    """Encoded images as [rows, height, width, channels], or channels first where the signature says so."""
+    if Image is None:
+        raise InputRefused(Reason.ENVIRONMENT_MISSING, "decoding images needs Pillow: pip install 'modelyard[images]'")
+    shape = spec.shape[1:]
+    first = shape[0] in (1, 3) and shape[2] not in (1, 3)
+    channels = shape[0] if first else shape[2]
+    height, width = shape[1:] if first else shape[:2]
+    rows: list[Array] = []
+    told: dict[int, str] = {}
+    for index, data in enumerate(array.to_pylist()):
+        pixels, problem = _decoded(data, "L" if channels == 1 else "RGB")
+        if pixels is not None and (height not in (-1, pixels.shape[0]) or width not in (-1, pixels.shape[1])):
+            problem = f"the image has {pixels.shape[0]} x {pixels.shape[1]} pixels, expected {height} x {width}"
+        if problem or pixels is None:
+            told[index] = problem
+            pixels = np.zeros((max(height, 1), max(width, 1), channels), np.uint8)
+        rows.append(pixels.transpose(2, 0, 1) if first else pixels)
+    bad = np.array([index in told for index in range(len(array))], bool)
+    found = (
+        np.stack(rows).astype(DTYPES[spec.datatype]) if rows else np.zeros((0, *map(abs, shape)), DTYPES[spec.datatype])
+    )
+    problem_of = Problem(rows=bad, code="ImageInvalid", message=lambda index: told[index])
+    return found, [problem_of] if told else []
+
+
+def _decoded(data: bytes | None, mode: str) -> tuple[Array | None, str]:
+    try:
+        with Image.open(io.BytesIO(data or b"")) as image:
+            pixels: Array = np.asarray(image.convert(mode))
+    except Exception as error:  # Pillow raises whatever the file makes it raise
+        return None, f"the file is no image that can be decoded: {str(error)[:200]}"
+    return (pixels[:, :, None] if pixels.ndim == 2 else pixels), ""
+
+
+def column(array: Array, kind: pa.DataType, rows: int) -> pa.Array:
+    """What a model gave as a column. Raises ValueError where it has another shape than its signature."""
+    if len(array) != rows:
+        raise ValueError(f"the model gave {len(array)} rows for {rows}")
+    if not _is_nested(kind):
+        return _values(array.reshape(rows), kind)
+    sizes = array.shape[1:]
+    kinds = []
+    while _is_nested(kind):
+        kinds.append(kind)
+        kind = kind.value_type
+    found = _values(array.reshape(-1), kind)
+    for each, size in reversed(list(zip(kinds, sizes, strict=True))):
+        if pa.types.is_fixed_size_list(each):
+            found = pa.FixedSizeListArray.from_arrays(found, size)
+        else:
+            count = len(found) // size if size else int(np.prod(array.shape[: sizes.index(size) + 1]))
+            found = pa.ListArray.from_arrays(pa.array(np.arange(count + 1, dtype=np.int32) * size), found)
+    return found
+
+
+def _values(flat: Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_string(kind):
+        return pa.array([each.decode("utf-8", "replace") for each in flat], kind)
+    return pa.array(np.ascontiguousarray(flat), kind)
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _lengths(array: pa.Array) -> NDArray[np.int64]:
+    if pa.types.is_fixed_size_list(array.type):
+        return np.full(len(array), array.type.list_size, np.int64)
+    found: NDArray[np.int64] = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+    return found
+
+
+def _flat(array: pa.Array, width: int) -> pa.Array:
+    """The values one level deeper; of a null in a fixed-size list there are as many as of others."""
+    if pa.types.is_fixed_size_list(array.type):
+        return array.values.slice(array.offset * width, len(array) * width)
+    return array.flatten()

@@ -1,0 +1,108 @@
+"""JSON lines: one object on each line. Source: jsonlines.org; RFC 8259."""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json as paj
+
+from modelyard.runtime.jobs.formats import lines
+from modelyard.runtime.jobs.formats.tables import readable, sentence
+from modelyard.runtime.jobs.records import Batch, RowError, Segment
+
+SUFFIXES = (".jsonl", ".ndjson")
+_LOOKED_AT = 2000
+
+
+def schema(file: Any, name: str) -> pa.Schema:
+    """As the first MiB lets one think: lines that are no objects are not counted."""
+    data = lines.head(file, quotes=False)
+    try:
+        found = paj.read_json(io.BytesIO(data), read_options=_one_block(data)).schema if data.strip() else pa.schema([])
+    except pa.ArrowException:
+        objects = [each for each in map(_object, data.split(b"\n")[:_LOOKED_AT]) if isinstance(each, dict)]
+        with readable(name, ""):
+            found = pa.Table.from_pylist(objects).schema
+    return plain(found)
+
+
+def plain(found: pa.Schema) -> pa.Schema:
+    """What text alone cannot tell for certain stays text: times, and columns without any value."""
+
+    def kept(kind: pa.DataType) -> pa.DataType:
+        unsure = pa.types.is_temporal(kind) or pa.types.is_null(kind)
+        return pa.string() if unsure else kind
+
+    return pa.schema([(field.name, kept(field.type)) for field in found])
+
+
+def survey(file: Any, name: str, segment_bytes: int) -> tuple[Segment, ...]:
+    """One pass over the file."""
+    return lines.survey(file, name, segment_bytes, quotes=False)
+
+
+def read(file: Any, name: str, wanted: Any) -> Iterator[Batch]:  # noqa: ARG001  lines are told by their numbers
+    """A segment at once; line by line only where one of them is wrong."""
+    data = lines.text(file, wanted.start, wanted.stop)
+    if wanted.start == 0:
+        data = data.removeprefix(lines.BOM)
+    asked = pa.schema([wanted.schema.field(column) for column in wanted.columns])
+    records = [each for each in data.split(b"\n") if each.strip(b"\r")]
+    for start in range(0, len(records), wanted.batch_rows):
+        part = records[start : start + wanted.batch_rows]
+        yield _batch(part, asked, wanted.first_row + start)
+
+
+def _batch(part: Sequence[bytes], asked: pa.Schema, first: int) -> Batch:
+    rows = np.arange(first, first + len(part), dtype=np.int64)
+    joined = b"\n".join(part) + b"\n"
+    try:
+        options = paj.ParseOptions(explicit_schema=asked, unexpected_field_behavior="ignore")
+        table = paj.read_json(io.BytesIO(joined), read_options=_one_block(joined), parse_options=options)
+        if table.num_rows == len(part):
+            return Batch(table=table.select(asked.names), rows=rows)
+    except (pa.ArrowException, KeyError):
+        pass
+    return _one_by_one(part, asked, first)
+
+
+def _one_by_one(part: Sequence[bytes], asked: pa.Schema, first: int) -> Batch:
+    good: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    errors: list[RowError] = []
+    for offset, line in enumerate(part):
+        found = _object(line)
+        problem = found if isinstance(found, str) else _unfit(found, asked)
+        if problem:
+            errors.append(RowError(row=first + offset, code="Unreadable", message=problem))
+        else:
+            assert isinstance(found, dict)
+            good.append({name: found.get(name) for name in asked.names})
+            numbers.append(first + offset)
+    table = pa.Table.from_pylist(good, schema=asked)
+    return Batch(table=table, rows=np.array(numbers, np.int64), errors=tuple(errors))
+
+
+def _object(line: bytes) -> dict[str, Any] | str:
+    """The object on a line, or what is wrong with it."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"the line is no JSON: {sentence(error)}"
+    return found if isinstance(found, dict) else "the line is no JSON object"
+
+
+def _unfit(found: dict[str, Any], asked: pa.Schema) -> str:
+    for field in asked:
+        try:
+            pa.array([found.get(field.name)], field.type)
+        except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+            return f"{field.name}: {sentence(error)}"
+    return ""
+
+
+def _one_block(data: bytes) -> paj.ReadOptions:
+    return paj.ReadOptions(use_threads=False, block_size=max(len(data) + 1, 1024))

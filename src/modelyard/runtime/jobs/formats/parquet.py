@@ -1,0 +1,52 @@
+"""Parquet: row groups are segments. Source: the Apache Parquet file format."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from modelyard.runtime.jobs.formats.tables import fitted, readable
+from modelyard.runtime.jobs.records import Batch, Segment, numbered
+
+SUFFIXES = (".parquet", ".pq")
+
+
+def schema(file: Any, name: str) -> pa.Schema:
+    """As the footer says."""
+    with readable(name, ""):
+        return pq.ParquetFile(pa.PythonFile(file, "r")).schema_arrow.remove_metadata()
+
+
+def survey(file: Any, name: str, segment_bytes: int) -> tuple[Segment, ...]:  # noqa: ARG001  groups are as they are
+    """From the footer alone."""
+    with readable(name, ""):
+        metadata = pq.ParquetFile(pa.PythonFile(file, "r")).metadata
+        found, first = [], 0
+        for number in range(metadata.num_row_groups):
+            rows = metadata.row_group(number).num_rows
+            found.append(Segment(start=number, stop=number + 1, rows=rows, first_row=first))
+            first += rows
+    return tuple(found)
+
+
+def read(file: Any, name: str, wanted: Any) -> Iterator[Batch]:
+    """Reads ahead within the row groups: few large requests."""
+    first = wanted.first_row
+    groups = list(range(wanted.start, wanted.stop))
+    what = f", row group {wanted.start}"
+    with readable(name, what):
+        source = pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=True)
+        there = set(source.schema_arrow.names)
+        batches = source.iter_batches(
+            batch_size=wanted.batch_rows,
+            row_groups=groups,
+            columns=[each for each in wanted.columns if each in there],
+        )
+    while True:
+        with readable(name, what):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield numbered(fitted(pa.Table.from_batches([batch]), wanted.schema, wanted.columns, name), first)
+        first += batch.num_rows

@@ -1,0 +1,269 @@
+"""A runner of a scoring job: look, decide (`machine`), act (`output`, `lane`), until the run is closed."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from modelyard.runtime.jobs import begin, inputs, lane, layout, machine
+from modelyard.runtime.jobs.layout import RunSeen, Seen
+from modelyard.runtime.jobs.machine import Close, Finish, Follow, Me, Refuse, Settle, Step, Sweep, Take, Try, Wait, Wish
+from modelyard.runtime.jobs.mapping import Mapping
+from modelyard.runtime.jobs.output import Author, Look, Output
+from modelyard.runtime.jobs.progress import Progress
+from modelyard.runtime.jobs.refused import JobRefused
+from modelyard.runtime.jobs.scored_model import ScoredModel
+from modelyard.runtime.jobs.shards import RunRecord
+from modelyard.storage import credentials
+from modelyard.storage.stores import Store
+from modelyard.wire.work import Place, ScoreWork
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+LANES = 2
+_STEP = 7919
+"""A prime, so that runners begin to look for work at different shards."""
+
+
+async def score(work: ScoreWork, place: Place, progress: Progress, stop: asyncio.Event) -> bool:
+    """Take part in the run until it is closed (True), or `stop` is set (False).
+
+    Raises JobRefused, InputRefused, LoadFailed and what stores raise.
+    """
+    keys = {role: credentials.take(Path(place.secrets) / role) if place.secrets else {} for role in ("input", "output")}
+    source = await Store.open(work.input.uri, root=place.root, credentials=keys["input"]).settled()
+    output = Output(Store.open(work.output.uri, root=place.root, credentials=keys["output"]))
+    author = Author(index=place.index, incarnation=secrets.token_hex(4))
+    async with AsyncExitStack() as stack:
+        model = ScoredModel(work, place, stack)
+
+        async def prepare() -> RunRecord | None:
+            record = await _open(work, source, output, progress)
+            if record is not None:
+                await model.backend(careful=False)
+            return record
+
+        stopped, record = await unless(stop, prepare())
+        if stopped or record is None:
+            return not stopped
+        mapping = Mapping.resolve(begin.schema_of(record), work.model.inputs, work.input.columns, work.output.keep)
+        runner = Runner(work, record, output, author, progress)
+        bench = lane.Bench(
+            work=work,
+            record=record,
+            source=source,
+            output=output,
+            model=model,
+            mapping=mapping,
+            author=author,
+            committed_errors=runner.committed_errors,
+        )
+        return await runner.run(partial(lane.work_on, bench), stop)
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> tuple[bool, T | None]:
+    """(False, what the work returns), or (True, None) when it was stopped before its end."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            working, stopping = group.create_task(work), group.create_task(stop.wait())
+            await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+            stopped = not working.done()
+            (working if stopped else stopping).cancel()
+    except BaseExceptionGroup as errors:
+        raise _telling(errors) from errors
+    return stopped, None if stopped else working.result()
+
+
+async def _open(work: ScoreWork, source: Store, output: Output, progress: Progress) -> RunRecord | None:
+    """The run to work on; None if all is done."""
+    inputs.refuse_overlap(source.uri, output.uri)
+    while True:
+        seen = (await output.look()).seen
+        records = await output.records(seen)
+        wish = Wish(job=work.job, identity="", mode=work.output.mode, uri=output.uri)
+        mine = next((each for each in records.values() if each.job == work.job), None)
+        task = None
+        if mine is None:
+            progress.say(f"listing {source.uri}")
+            format_name, sources = inputs.choose(await source.entries(), work)
+            identity = inputs.identity(work, format_name, sources)
+            task = begin.Task(work=work, store=source, format=format_name, sources=sources, identity=identity)
+            wish = Wish(job=work.job, identity=identity, mode=work.output.mode, uri=output.uri)
+        match machine.open_output(seen, records, wish):
+            case Finish(number, already):
+                await output.tidy(records[number])
+                progress.done(records[number], (await output.look()).seen.runs[number], already=already)
+                return None
+            case Follow(number):
+                _log.info("going on with run %d at %s", number, output.uri)
+                return records[number]
+            case Refuse(reason, message):
+                raise JobRefused(reason, message)
+            case Take(number):
+                assert task is not None
+                progress.say(f"reading what {len(task.sources)} files hold")
+                record = await begin.plan(task, number)
+                if await output.take(record):
+                    shards, rows = len(record.shards), record.total_rows
+                    _log.info("began run %d at %s: %d rows in %d shards", number, output.uri, rows, shards)
+                    return record
+
+
+Act = Callable[[Try, Callable[[], None]], Awaitable[None]]
+"""Scores and commits a shard; calls the function when it begins what is better not interrupted."""
+
+
+@dataclass
+class Runner:
+    """Looks and decides for all lanes, one at a time."""
+
+    work: ScoreWork
+    record: RunRecord
+    output: Output
+    author: Author
+    progress: Progress
+    busy: set[int] = field(default_factory=set)
+    closed: bool = False
+    _since: dict[tuple[int, int], tuple[str, float]] = field(default_factory=dict)
+    _abandoned: set[tuple[int, int]] = field(default_factory=set)
+    _deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _errors: int = 0
+
+    def committed_errors(self) -> int:
+        """Of the run, as last seen."""
+        return self._errors
+
+    async def run(self, act: Act, stop: asyncio.Event) -> bool:
+        """All lanes until the run is closed (True), or they are asked to stop."""
+        lanes = [_Lane(self, act) for _ in range(LANES)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(each.run()) for each in lanes]
+                stopping = group.create_task(stop.wait())
+                done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+                if stopping in done or self.closed:
+                    for each, task in zip(lanes, tasks, strict=True):
+                        each.leave(task)
+                await asyncio.gather(*tasks, return_exceptions=True)
+                stopping.cancel()
+        except BaseExceptionGroup as errors:
+            raise _telling(errors) from errors
+        return self.closed
+
+    async def next(self) -> Step:
+        """Look and decide; what must be done by one lane alone is done here."""
+        async with self._deciding:
+            look = await self.output.look()
+            run = look.seen.runs.get(self.record.number, RunSeen())
+            self._errors = run.errors
+            now = asyncio.get_running_loop().time()
+            self.progress.tell(self.record, run, now)
+            step = machine.next_step(look.seen, self.record, self.work.errors, await self._me(look, run, now))
+            match step:
+                case Settle(shard):
+                    await self.output.settle(self.record, shard)
+                case Sweep():
+                    await self.output.sweep(self.record.number)
+                case Close():
+                    await self.output.close(self.record, look.seen)
+                case Try(shard, count):
+                    if not await self.output.begin(self.record.number, shard, count, self.author):
+                        return Wait(0.0)
+                    self.busy.add(shard)
+                case Finish():
+                    await self._finish(look.seen)
+                case _:
+                    pass
+            return step
+
+    async def _finish(self, seen: Seen) -> None:
+        if not self.closed:
+            self.closed = True
+            self.progress.done(self.record, seen.runs[self.record.number], already=False)
+
+    async def _me(self, look: Look, run: RunSeen, now: float) -> Me:
+        since = {}
+        abandoned = set()
+        for shard, count in run.attempts.items():
+            if shard in run.parts or shard in self.busy:
+                continue
+            etag = look.etags.get(layout.attempt(self.record.number, shard, count), "")
+            known = self._since.get((shard, count))
+            if known is None or known[0] != etag:
+                self._since[shard, count] = known = (etag, now)
+            since[shard, count] = known[1]
+            if await self._is_abandoned(shard, count):
+                abandoned.add(shard)
+        return Me(
+            now=now,
+            start=self.author.index * _STEP,
+            busy=frozenset(self.busy),
+            abandoned=frozenset(abandoned),
+            since=since,
+        )
+
+    async def _is_abandoned(self, shard: int, count: int) -> bool:
+        """An attempt of this runner's own number, by an earlier process or a lane that failed, has ended."""
+        if (shard, count) not in self._abandoned:
+            author = await self.output.author(self.record.number, shard, count)
+            if author is None or author.index != self.author.index:
+                return False
+            self._abandoned.add((shard, count))
+        return True
+
+
+class _Lane:
+    """Takes one shard after the other."""
+
+    def __init__(self, runner: Runner, act: Act) -> None:
+        self._runner = runner
+        self._act = act
+        self._committing = False
+        self._leaving = False
+
+    def leave(self, task: "asyncio.Task[None]") -> None:
+        """Drop what is being scored; finish what is being committed."""
+        self._leaving = True
+        if not self._committing:
+            task.cancel()
+
+    async def run(self) -> None:
+        while not self._leaving:
+            match await self._runner.next():
+                case Finish():
+                    return
+                case Refuse(reason, message):
+                    raise JobRefused(reason, message)
+                case Wait(seconds):
+                    await asyncio.sleep(seconds)
+                case Try() as turn:
+                    await self._work(turn)
+                case _:
+                    pass
+
+    async def _work(self, turn: Try) -> None:
+        try:
+            await self._act(turn, self._commit)
+        finally:
+            self._committing = False
+            self._runner.busy.discard(turn.shard)
+
+    def _commit(self) -> None:
+        self._committing = True
+
+
+def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What ends the job for good comes before what may heal."""
+    flat = [each for error in group.exceptions for each in _leaves(error)]
+    return next((each for each in flat if isinstance(each, JobRefused)), flat[0])
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in _leaves(each)]
+    return [error]

@@ -1,0 +1,116 @@
+"""Batches through a model, with the rows that it cannot score found one by one."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+
+from modelyard.base.errors import RetryLater, UserError
+from modelyard.runtime.backends.port import Array, Backend
+from modelyard.runtime.jobs.mapping import Mapping
+from modelyard.runtime.jobs.records import Batch, RowError
+from modelyard.wire.work import TensorSpec
+
+_ALIKE = 50
+"""Rows refused one by one, none accepted: after so many the rest of the batch is taken to be like them."""
+_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scored:
+    """table: the rows that were scored, in order; errors: all others of the batch, by row."""
+
+    table: pa.Table
+    errors: tuple[RowError, ...]
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found out about a batch so far. bad: place -> (code, message)."""
+
+    pieces: list[tuple[int, int, dict[str, Array]]] = field(default_factory=list)
+    bad: dict[int, tuple[str, str]] = field(default_factory=dict)
+    refused: int = 0
+    accepted: bool = False
+
+
+class Scorer:
+    """One call of `score` at a time."""
+
+    def __init__(self, backend: Backend, mapping: Mapping, outputs: Sequence[TensorSpec], batch_rows: int) -> None:
+        self._backend = backend
+        self._mapping = mapping
+        self._outputs = tuple(outputs)
+        self._batch_rows = batch_rows
+
+    async def score(self, batch: Batch) -> Scored:
+        """Every row of the batch is scored or an error. Raises RetryLater where the model cannot be asked at all."""
+        inputs, good = self._mapping.tensors(batch)
+        tables, errors = [], list(good.errors)
+        for start in range(0, good.table.num_rows, self._batch_rows):
+            stop = min(start + self._batch_rows, good.table.num_rows)
+            found = _Found()
+            await self._halve(inputs, start, stop, found)
+            tables += [self._table(good, *piece) for piece in sorted(found.pieces, key=lambda each: each[0])]
+            errors += [self._mapping.error(good, place, *why) for place, why in sorted(found.bad.items())]
+        schema = self._mapping.output_schema(self._outputs)
+        table = pa.concat_tables(tables) if tables else schema.empty_table()
+        return Scored(table=table, errors=tuple(sorted(errors, key=lambda each: each.row)))
+
+    async def _halve(self, inputs: dict[str, Array], start: int, stop: int, found: _Found) -> None:
+        """Score these rows; where the model refuses them, or ends, look for the rows that make it so."""
+        if start >= stop:
+            return
+        alike = self._alike(found)
+        if alike is not None:
+            found.bad |= dict.fromkeys(range(start, stop), alike)
+            return
+        code, message = await self._ask(inputs, start, stop, found)
+        if not code:
+            return
+        if stop - start == 1:
+            found.bad[start] = (code, message)
+            found.refused += code == "Refused"
+            return
+        middle = (start + stop) // 2
+        await self._halve(inputs, start, middle, found)
+        await self._halve(inputs, middle, stop, found)
+
+    async def _ask(self, inputs: dict[str, Array], start: int, stop: int, found: _Found) -> tuple[str, str]:
+        """("", "") when it answered, else a code and its words. A model that ended is asked the same once more."""
+        part = {name: array[start:stop] for name, array in inputs.items()}
+        last: RetryLater | None = None
+        for _ in range(2):
+            if last is not None:
+                pause = last.retry_after_seconds or _PAUSE_SECONDS
+                await asyncio.sleep(min(pause, _LONGEST_PAUSE_SECONDS))
+            try:
+                answer = await self._backend.infer(part)
+            except UserError as error:
+                return "Refused", error.message.removeprefix("the model refused the values: ")
+            except RetryLater as error:
+                last = error
+            else:
+                found.pieces.append((start, stop, dict(answer)))
+                found.accepted = True
+                return "", ""
+        assert last is not None
+        return "Crashed", last.message
+
+    def _alike(self, found: _Found) -> tuple[str, str] | None:
+        """What the rest of a batch is taken to end with, if nothing was accepted and all was refused alike."""
+        if found.accepted or found.refused < _ALIKE:
+            return None
+        reasons = set(found.bad.values())
+        return next(iter(reasons)) if len(reasons) == 1 else None
+
+    def _table(self, good: Batch, start: int, stop: int, answer: dict[str, Array]) -> pa.Table:
+        part = replace(good, table=good.table.slice(start, stop - start), rows=good.rows[start:stop], errors=())
+        try:
+            return self._mapping.output_table(part, self._outputs, answer)
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"the model does not give what its signature says: {error}; correct it, or the outputs in the Model"
+            ) from error

@@ -1,0 +1,76 @@
+"""What a program tells about itself, in the file PROGRESS_FILE.
+
+One JSON object, or one on each line of which the last counts: `{"progressPercentage": 40, "estimatedRemainingSeconds":
+90, "metrics": {"loss": 0.25}}`, every member optional. The program is not trusted: what cannot be read is left out.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelyard.wire.report import JobReport, Metric
+
+_MOST_BYTES = 64 * 2**10
+_MOST_METRICS = 16
+_LONGEST_NAME = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """percent: 0 to 100; None: not told."""
+
+    percent: int | None = None
+    eta_seconds: float | None = None
+    metrics: tuple[Metric, ...] = ()
+
+    def report(self) -> JobReport:
+        """While the program runs."""
+        return JobReport(percent=self.percent, eta_seconds=self.eta_seconds, metrics=self.metrics, note="running")
+
+
+def read(path: Path) -> Told:
+    """The last thing that was told; nothing if there is none, or none that can be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _MOST_BYTES))
+            text = file.read(_MOST_BYTES).decode(errors="replace")
+    except OSError:
+        return Told()
+    for candidate in (text, *reversed(text.splitlines())):
+        found = _object(candidate)
+        if found is not None:
+            return _told(found)
+    return Told()
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _told(found: dict[str, Any]) -> Told:
+    percent, eta = _number(found.get("progressPercentage")), _number(found.get("estimatedRemainingSeconds"))
+    metrics = found.get("metrics")
+    numbers = {str(name): _number(value) for name, value in metrics.items()} if isinstance(metrics, dict) else {}
+    known = [(name, value) for name, value in numbers.items() if value is not None and len(name) <= _LONGEST_NAME]
+    return Told(
+        percent=None if percent is None else int(min(max(percent, 0.0), 100.0)),
+        eta_seconds=None if eta is None or eta < 0 else eta,
+        metrics=tuple(Metric(name=name, value=value) for name, value in known[:_MOST_METRICS]),
+    )
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,233 @@
+"""Whatever happens to runners and replies: each shard is committed once, none is lost, and the books agree."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from obstore.store import MemoryStore
+
+from engine_testing import virtual
+from modelyard.base.conditions import Reason
+from modelyard.runtime.jobs import layout
+from modelyard.runtime.jobs.machine import Try
+from modelyard.runtime.jobs.output import Author, Output, Result
+from modelyard.runtime.jobs.progress import Progress
+from modelyard.runtime.jobs.refused import JobRefused
+from modelyard.runtime.jobs.runner import Runner
+from modelyard.runtime.jobs.shards import Piece, RunRecord
+from modelyard.storage.errors import StoreUnavailable
+from modelyard.storage.stores import Entry, Store
+from modelyard.wire.work import ErrorsWork, InputWork, ModelWork, OutputWork, ScoreWork
+
+T = TypeVar("T")
+SHARDS, ROWS = 6, 10
+
+
+class Killed(BaseException):
+    """`kill -9`: nothing of the runner goes on."""
+
+
+class Chaos:
+    """What happens to the store's operations, one after the other; nothing after a while, so that all ends."""
+
+    def __init__(self, seed: int, faults: int) -> None:
+        self.random = random.Random(seed)
+        self.left = faults
+
+    def next(self) -> str:
+        if self.left and self.random.random() < 0.15:
+            self.left -= 1
+            return self.random.choice(["kill before", "kill after", "reply lost", "unreachable"])
+        return ""
+
+    def pause(self) -> float:
+        return self.random.choice([0.0, 0.01, 0.1, 1.0, 4.0])
+
+
+class FaultyStore:
+    """The store of one runner. A lost reply is followed by the client's own retry, as on the real one."""
+
+    def __init__(self, inner: Store, chaos: Chaos, deleted: list[str]) -> None:
+        self.inner = inner
+        self.uri = inner.uri
+        self._chaos = chaos
+        self._deleted = deleted
+
+    async def _do(self, work: Callable[[], Awaitable[T]]) -> T:
+        await asyncio.sleep(self._chaos.pause())
+        fault = self._chaos.next()
+        if fault == "kill before":
+            raise Killed
+        found = await work()
+        if fault == "kill after":
+            raise Killed
+        if fault == "unreachable":
+            raise StoreUnavailable(Reason.STORE_UNREACHABLE, "no answer")
+        if fault == "reply lost":
+            found = await work()
+        await asyncio.sleep(self._chaos.pause())
+        return found
+
+    async def list(self, prefix: str = "") -> tuple[Entry, ...]:
+        return await self._do(lambda: self.inner.list(prefix))
+
+    async def get(self, key: str, *, limit_bytes: int = 1 << 26) -> bytes | None:
+        return await self._do(lambda: self.inner.get(key, limit_bytes=limit_bytes))
+
+    async def create(self, key: str, body: bytes, *, staging: str = "") -> bool:
+        return await self._do(lambda: self.inner.create(key, body))
+
+    async def put(self, key: str, body: bytes) -> None:
+        await self._do(lambda: self.inner.put(key, body))
+
+    async def delete(self, keys: Any) -> None:
+        gone = list(keys)
+        self._deleted.extend(gone)
+        await self._do(lambda: self.inner.delete(gone))
+
+
+def record(mode: str = "create", number: int = 1, job: str = "job-1") -> RunRecord:
+    piece = Piece(source=0, start=0, stop=1, first_row=0, low=0, high=ROWS)
+    return RunRecord(job=job, identity="i", number=number, mode=mode, format="parquet", shards=((piece,),) * SHARDS)
+
+
+def work(**errors: Any) -> ScoreWork:
+    return ScoreWork(
+        job="job-1",
+        model=ModelWork(name="m", digest="", format="onnx"),
+        input=InputWork(uri="in"),
+        output=OutputWork(uri="out"),
+        errors=ErrorsWork(on_error="deadLetter", **errors),
+    )
+
+
+class World:
+    """Several runners on one output. dropped: shards whose attempt was taken back after SIGTERM."""
+
+    def __init__(self, folder: Path, seed: int, faults: int, mode: str = "create") -> None:
+        self.inner = Store(MemoryStore(), "", "memory:")
+        self.chaos = Chaos(seed, faults)
+        self.deleted: list[str] = []
+        self.record = record(mode, 2 if mode == "overwrite" else 1)
+        self._folder = folder
+
+    async def runner(self, index: int, life: int, ask: ScoreWork) -> bool:
+        output = Output(FaultyStore(self.inner, self.chaos, self.deleted))  # type: ignore[arg-type]
+        author = Author(index=index, incarnation=f"{index}-{life}")
+        progress = Progress(self._folder / f"report-{index}.json", "memory:")
+        runner = Runner(ask, self.record, output, author, progress)
+
+        async def act(turn: Try, committing: Callable[[], None]) -> None:
+            await asyncio.sleep(self.chaos.pause())
+            attempt = f"{self.chaos.random.getrandbits(64):016x}"
+            errors = self.chaos.random.choice([0, 0, 1, 2])
+            committing()
+            result = Result(
+                shard=turn.shard,
+                attempt=attempt,
+                part=f"{turn.shard} {attempt}".encode(),
+                rows=ROWS - errors,
+                errors=errors,
+                errors_file=b"x" * errors,
+            )
+            await output.commit(self.record, result)
+
+        return await runner.run(act, asyncio.Event())
+
+    async def live(self, index: int, ask: ScoreWork) -> None:
+        """Started again whenever it ended, as its driver does."""
+        for life in range(200):
+            try:
+                if await self.runner(index, life, ask):
+                    return
+            except (Killed, StoreUnavailable, BaseExceptionGroup) as error:
+                if isinstance(error, BaseExceptionGroup) and error.subgroup(JobRefused):
+                    raise
+            await asyncio.sleep(self.chaos.pause())
+        raise AssertionError("it never ends")
+
+    async def run(self, runners: int, ask: ScoreWork | None = None) -> None:
+        async with asyncio.TaskGroup() as group:
+            for index in range(runners):
+                # Two runners of one number: a zombie and its successor.
+                group.create_task(self.live(index % 2, ask or work()))
+
+    async def check(self) -> None:
+        keys = [each.key for each in await self.inner.list()]
+        number = self.record.number
+        seen = layout.see(keys)
+        run = seen.runs[number]
+        assert run.closed
+        assert run.parts == frozenset(range(SHARDS)) == frozenset(run.commits)
+        assert not [key for key in self.deleted if key.startswith(f"part-{number:05d}-")]
+        done = json.loads(await self.inner.get(layout.done(number)) or b"")
+        assert [each["shard"] for each in done["shards"]] == list(range(SHARDS))
+        assert done["rows"] + done["errors"] == SHARDS * ROWS
+        for each in done["shards"]:
+            shard, attempt = each["shard"], each["attempt"]
+            part = await self.inner.get(layout.part(number, shard, "parquet"))
+            assert part == f"{shard} {attempt}".encode(), "the books name the attempt whose part it is"
+            errors = await self.inner.get(layout.errors(number, shard, attempt))
+            assert len(errors or b"") == each["errors"], "the dead letters are those of the same attempt"
+        assert layout.SUCCESS in keys
+
+
+@given(seed=st.integers(0, 2**32), faults=st.integers(0, 25), runners=st.integers(1, 4))
+def test_no_sequence_of_faults_commits_a_shard_twice_or_loses_one(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, faults: int, runners: int
+) -> None:
+    @virtual
+    async def scenario() -> None:
+        world = World(tmp_path_factory.mktemp("reports"), seed, faults)
+        assert await Output(world.inner).take(world.record)
+        await world.run(runners)
+        await world.check()
+
+    scenario()
+
+
+@given(seed=st.integers(0, 2**32), faults=st.integers(0, 15))
+def test_an_overwriting_run_leaves_nothing_of_earlier_ones(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, faults: int
+) -> None:
+    @virtual
+    async def scenario() -> None:
+        world = World(tmp_path_factory.mktemp("reports"), seed, faults, mode="overwrite")
+        await world.inner.put(layout.run(1), b"{}")
+        await world.inner.put("part-00001-00000.parquet", b"old")
+        await world.inner.put("notes.txt", b"of somebody")
+        assert await Output(world.inner).take(world.record)
+        await world.run(2)
+        await world.check()
+        keys = [each.key for each in await world.inner.list()]
+        assert "part-00001-00000.parquet" not in keys
+        assert "notes.txt" in keys
+
+    scenario()
+
+
+@given(seed=st.integers(0, 2**32))
+def test_more_errors_than_allowed_are_never_called_a_success(
+    tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    @virtual
+    async def scenario() -> None:
+        world = World(tmp_path_factory.mktemp("reports"), seed, 3)
+        assert await Output(world.inner).take(world.record)
+        refused = False
+        try:
+            await world.run(2, work(max_rows=3))
+        except BaseExceptionGroup as errors:
+            refused = errors.subgroup(JobRefused) is not None
+        seen = layout.see([each.key for each in await world.inner.list()])
+        run = seen.runs[1]
+        assert refused == (not run.closed)
+        assert not run.closed or run.errors <= 3
+
+    scenario()
