@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,20 @@ from modelyard.sdk.find import Target
 Object = dict[str, Any]
 STDIN = "-"
 _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+_PATHS: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "Model": (("spec", "uri"),),
+    "ModelService": (("spec", "model", "uri"),),
+    "ModelJob": (
+        ("spec", "score", "model", "uri"),
+        ("spec", "score", "input", "uri"),
+        ("spec", "score", "output", "uri"),
+        ("spec", "run", "workingDir"),
+        ("spec", "run", "environment", "python"),
+        ("spec", "run", "output", "uri"),
+        ("spec", "run", "checkpoint", "uri"),
+    ),
+}
+"""The fields that hold paths, by kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,32 +82,34 @@ def _text(path: str) -> str:
         raise UserError(f"{path} is not text in UTF-8; expected a manifest in YAML or JSON") from error
 
 
-def artifact(body: Object) -> Object | None:
-    """The part of a Model or ModelService that holds `uri`; None if there is none."""
-    if body.get("apiVersion") != API_VERSION:
-        return None
-    spec = body.get("spec")
-    if not isinstance(spec, dict):
-        return None
-    part = spec if body.get("kind") == "Model" else spec.get("model") if body.get("kind") == "ModelService" else None
-    return part if isinstance(part, dict) and isinstance(part.get("uri"), str) else None
-
-
 def for_server(document: Document, target: Target) -> Object:
-    """The object as the server must read it: a path relative to the manifest becomes relative to the project root.
+    """The object as the server must read it: paths relative to the manifest become relative to the project root.
 
     A path outside the root becomes absolute. For a server elsewhere nothing is changed.
     """
-    part = artifact(document.body)
-    if part is None or target.local is None or not is_relative(part["uri"]):
-        return document.body
-    place = os.path.normpath(_folder(document) / part["uri"])
-    root = target.local.root
-    uri = os.path.relpath(place, root) if Path(place).is_relative_to(root) else place
-    changed = {**part, "uri": uri}
     body = document.body
-    spec = changed if body["kind"] == "Model" else {**body["spec"], "model": changed}
-    return {**body, "spec": spec}
+    if target.local is None or body.get("apiVersion") != API_VERSION:
+        return body
+    root, folder = target.local.root, _folder(document)
+
+    def moved(path: str) -> str:
+        if not is_relative(path):
+            return path
+        place = os.path.normpath(folder / path)
+        return os.path.relpath(place, root) if Path(place).is_relative_to(root) else place
+
+    for path in _PATHS.get(str(body.get("kind")), ()):
+        body = _changed(body, path, moved)
+    return body
+
+
+def _changed(body: Object, path: tuple[str, ...], change: Callable[[str], str]) -> Object:
+    """The body with another text in a field, if it has that field."""
+    first, *rest = path
+    value = body.get(first)
+    if rest and isinstance(value, dict):
+        return {**body, first: _changed(value, tuple(rest), change)}
+    return {**body, first: change(value)} if isinstance(value, str) and not rest else body
 
 
 def local_path(uri: str, target: Target) -> Path | None:

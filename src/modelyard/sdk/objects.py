@@ -155,17 +155,31 @@ async def _annotate(client: Client, resource: Resource, namespace: str, name: st
     return await client.patch(resource, namespace, name, {"metadata": {"annotations": {annotation: stamp}}})
 
 
-async def model_of(client: Client, service: Object) -> Object | None:
-    """The Model behind a service: the one it names, or the owned one that has its inline `uri`."""
-    reference = service["spec"]["model"]
-    namespace = service["metadata"].get("namespace", "default")
+async def suspend(client: Client, namespace: str, job: str, *, suspended: bool) -> Object:
+    """Stop the runners of a job, or let them go on. -> the job as it was asked."""
+    return await client.patch(resources.MODELJOBS, namespace, job, {"spec": {"suspend": suspended}})
+
+
+def model_reference(body: Mapping[str, Any]) -> Object | None:
+    """What a service or a scoring job says about its model: a name, or an inline `uri`; None if it has none."""
+    spec = body.get("spec") or {}
+    found = (spec.get("score") or {}).get("model") if body.get("kind") == "ModelJob" else spec.get("model")
+    return found if isinstance(found, dict) else None
+
+
+async def model_of(client: Client, body: Object) -> Object | None:
+    """The Model behind a service or job: the one it names, or the owned one that has its inline `uri`."""
+    reference = model_reference(body)
+    if reference is None:
+        return None
+    namespace = body["metadata"].get("namespace", "default")
     if reference.get("name"):
         return await get(client, resources.MODELS, namespace, reference["name"])
     listed, _ = await list_all(client, resources.MODELS, namespace)
     inline = {key: value for key, value in reference.items() if value is not None}
     for model in listed:
         spec = {key: value for key, value in model["spec"].items() if value is not None}
-        if spec == inline and owned_by(model, service):
+        if spec == inline and owned_by(model, body):
             return dict(model)
     return None
 
@@ -177,13 +191,24 @@ def owned_by(body: Object, owner: Object) -> bool:
     return any(each.get("controller") and each.get("uid") == uid for each in references)
 
 
-def condition(body: Mapping[str, Any] | None, kind: str = "Ready") -> Object:
-    """That condition of an object; {} where nobody has said anything yet."""
+def main_condition(kind: str | None) -> str:
+    """The type of the condition that says whether an object of a kind is as it should be."""
+    return "Complete" if kind == "ModelJob" else "Ready"
+
+
+def condition(body: Mapping[str, Any] | None, kind: str | None = None) -> Object:
+    """That condition of an object, its main one by default; {} where nobody has said anything yet."""
+    kind = kind or main_condition((body or {}).get("kind"))
     found = ((body or {}).get("status") or {}).get("conditions") or ()
     return next((each for each in found if each.get("type") == kind), {})
 
 
 def is_ready(body: Mapping[str, Any] | None, generation: int = 0) -> bool:
-    """Ready, and for that generation of the spec or a later one."""
+    """Ready, or a job that is Complete; for that generation of the spec or a later one."""
     found = condition(body)
     return found.get("status") == "True" and int(found.get("observedGeneration") or 0) >= generation
+
+
+def has_failed(body: Mapping[str, Any] | None) -> bool:
+    """Whether a job has ended badly. It is never run again."""
+    return condition(body, "Failed").get("status") == "True"

@@ -10,7 +10,7 @@ import aiohttp
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.kube.client import ApiError, Client
 from modelyard.control.kube.resources import Resource
-from modelyard.sdk.objects import Object, condition, list_all
+from modelyard.sdk.objects import Object, condition, has_failed, list_all, main_condition
 
 SYNCED = "SYNCED"
 _WATCH_SECONDS = 300
@@ -107,12 +107,14 @@ def _silent(_state: Object | None) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
-    """What to wait for. until: it holds. hopeless: it will not hold before somebody acts. told: gets every state.
+    """What to wait for. until: it holds. over: it never will. hopeless: it will not hold before somebody acts. told:
+    gets every state.
 
     A state is the object, or None while there is none.
     """
 
     until: Callable[[Object | None], bool]
+    over: Callable[[Object | None], bool] = _never
     hopeless: Callable[[Object | None], bool] = _never
     told: Callable[[Object | None], None] = _silent
 
@@ -122,8 +124,8 @@ async def wait(
 ) -> Object | None:
     """The state as soon as the wish holds.
 
-    Raises UserError when it stayed hopeless for three seconds (a state may be about to be renewed), RetryLater when the
-    time is over; both say what was last seen.
+    Raises UserError at once when it is over, and when it stayed hopeless for three seconds (a state may be about to be
+    renewed); RetryLater when the time is over. Each says what was last seen.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
@@ -138,6 +140,8 @@ async def wait(
                 wish.told(state)
                 if wish.until(state):
                     return state
+                if wish.over(state):
+                    raise UserError(f"{resource.kind} {name} {_seen(resource, state)}")
                 if not wish.hopeless(state):
                     given_up = None
                 elif given_up is None:
@@ -145,16 +149,21 @@ async def wait(
                 limit.reschedule(deadline if given_up is None else min(deadline, given_up))
     except TimeoutError as error:
         if wish.hopeless(state):
-            raise UserError(f"{resource.kind} {name} {_seen(state)}") from error
-        raise RetryLater(f"{resource.kind} {name} {_seen(state, f' after {seconds:g} s')}") from error
+            raise UserError(f"{resource.kind} {name} {_seen(resource, state)}") from error
+        raise RetryLater(f"{resource.kind} {name} {_seen(resource, state, f' after {seconds:g} s')}") from error
     raise AssertionError("unreachable: following ends only by an exception")
 
 
-def _seen(state: Object | None, when: str = "") -> str:
+def _seen(resource: Resource, state: Object | None, when: str = "") -> str:
+    wanted = main_condition(resource.kind)
     if state is None:
         return f"is not there{when}"
-    found = condition(state)
+    if state["metadata"].get("deletionTimestamp"):
+        return f"is still being deleted{when}"
+    found = condition(state, wanted)
     if not found:
-        return f"has no condition Ready yet{when}"
+        return f"has no condition {wanted} yet{when}"
     told = f"{found.get('reason')}: {found.get('message')}" if found.get("message") else str(found.get("reason"))
-    return f"is {'Ready' if found.get('status') == 'True' else 'not Ready'}{when}: {told}"
+    if has_failed(state):
+        return f"has failed: {told}"
+    return f"is {wanted if found.get('status') == 'True' else f'not {wanted}'}{when}: {told}"

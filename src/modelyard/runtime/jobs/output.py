@@ -124,10 +124,10 @@ class Output:
         await self._store.put(kept[0], msgspec.json.encode(draft))
         won = await self._create(layout.part(number, shard, record.format), result.part, number)
         found = own if won else await self._winner(record, shard)
-        if found is None:
-            return own  # the run is closed and tidied up: nobody asks any more
         if found != own:
             await self._store.delete(kept)
+        if found is None:
+            return own  # the run is closed: its books are made, and nobody asks any more
         await self._note(number, shard, found)
         return found
 
@@ -174,15 +174,13 @@ class Output:
         await self._store.delete([*lost, *(key for key in keys if key.startswith(work))])
 
     async def _winner(self, record: RunRecord, shard: int) -> Commit | None:
-        """By the only draft; of several, by the one whose hash the part has. None: tidied up meanwhile."""
+        """By the only draft; of several, by the one whose hash the part has. None: the run is closed."""
         number = record.number
         prefix = f"_run/{number}/drafts"
         keys = [each.key for each in await self._store.list(prefix) if each.key.startswith(f"{prefix}/{shard:05d}-")]
         drafts = await self._drafts(keys)
-        if not drafts:
-            seen = (await self.look()).seen
-            if seen.runs.get(number) and seen.runs[number].closed:
-                return None
+        if await self._store.get(layout.done(number)) is not None:
+            return None  # asked after the drafts were read, which are removed only when this is there
         if len(drafts) == 1:
             return Commit(drafts[0].rows, drafts[0].errors, drafts[0].attempt)
         key = layout.part(number, shard, record.format)

@@ -176,6 +176,8 @@ class Runner:
                         return Wait(0.0)
                     self.busy.add(shard)
                 case Finish():
+                    if not look.seen.success or run.attempts:
+                        await self.output.tidy(self.record)  # whoever closed it did not come to that
                     await self._finish(look.seen)
                 case _:
                     pass

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from obstore.store import MemoryStore
 
 from engine_testing import virtual
 from modelyard.base.conditions import Reason
@@ -22,8 +21,9 @@ from modelyard.runtime.jobs.refused import JobRefused
 from modelyard.runtime.jobs.runner import Runner
 from modelyard.runtime.jobs.shards import Piece, RunRecord
 from modelyard.storage.errors import StoreUnavailable
-from modelyard.storage.stores import Entry, Store
+from modelyard.storage.stores import Entry
 from modelyard.wire.work import ErrorsWork, InputWork, ModelWork, OutputWork, ScoreWork
+from stores_testing import MemoryTwin
 
 T = TypeVar("T")
 SHARDS, ROWS = 6, 10
@@ -53,11 +53,10 @@ class Chaos:
 class FaultyStore:
     """The store of one runner. A lost reply is followed by the client's own retry, as on the real one."""
 
-    def __init__(self, inner: Store, chaos: Chaos, deleted: list[str]) -> None:
+    def __init__(self, inner: MemoryTwin, chaos: Chaos) -> None:
         self.inner = inner
         self.uri = inner.uri
         self._chaos = chaos
-        self._deleted = deleted
 
     async def _do(self, work: Callable[[], Awaitable[T]]) -> T:
         await asyncio.sleep(self._chaos.pause())
@@ -88,7 +87,6 @@ class FaultyStore:
 
     async def delete(self, keys: Any) -> None:
         gone = list(keys)
-        self._deleted.extend(gone)
         await self._do(lambda: self.inner.delete(gone))
 
 
@@ -111,14 +109,13 @@ class World:
     """Several runners on one output. dropped: shards whose attempt was taken back after SIGTERM."""
 
     def __init__(self, folder: Path, seed: int, faults: int, mode: str = "create") -> None:
-        self.inner = Store(MemoryStore(), "", "memory:")
+        self.inner = MemoryTwin()
         self.chaos = Chaos(seed, faults)
-        self.deleted: list[str] = []
         self.record = record(mode, 2 if mode == "overwrite" else 1)
         self._folder = folder
 
     async def runner(self, index: int, life: int, ask: ScoreWork) -> bool:
-        output = Output(FaultyStore(self.inner, self.chaos, self.deleted))  # type: ignore[arg-type]
+        output = Output(FaultyStore(self.inner, self.chaos))  # type: ignore[arg-type]
         author = Author(index=index, incarnation=f"{index}-{life}")
         progress = Progress(self._folder / f"report-{index}.json", "memory:")
         runner = Runner(ask, self.record, output, author, progress)
@@ -165,7 +162,7 @@ class World:
         run = seen.runs[number]
         assert run.closed
         assert run.parts == frozenset(range(SHARDS)) == frozenset(run.commits)
-        assert not [key for key in self.deleted if key.startswith(f"part-{number:05d}-")]
+        assert not [key for key in self.inner.deleted if key.startswith(f"part-{number:05d}-")]
         done = json.loads(await self.inner.get(layout.done(number)) or b"")
         assert [each["shard"] for each in done["shards"]] == list(range(SHARDS))
         assert done["rows"] + done["errors"] == SHARDS * ROWS
