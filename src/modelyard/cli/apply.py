@@ -7,11 +7,11 @@ import click
 
 from modelyard.api.load import Document
 from modelyard.base.errors import UserError
-from modelyard.cli import output, waiting, words
+from modelyard.cli import following, output, waiting, words
 from modelyard.cli.faults import refuse_faults
 from modelyard.cli.session import Session, Where, manifest_option, print_target, run, server_options
 from modelyard.control.kube.client import ApiError
-from modelyard.sdk import artifacts, manifests, objects
+from modelyard.sdk import artifacts, manifests, objects, progress
 from modelyard.sdk.objects import Object
 
 _FIRST = ("Namespace", "Secret", "ConfigMap", "Runtime", "Model")
@@ -21,34 +21,63 @@ _FIRST = ("Namespace", "Secret", "ConfigMap", "Runtime", "Model")
 @click.command(epilog="Example: modelyard apply -f service.yaml --wait", short_help="Create or change objects.")
 @manifest_option("apply")
 @click.option("--dry-run", is_flag=True, help="Let the server check everything and store nothing.")
-@click.option("--wait", is_flag=True, help="Wait until everything applied is Ready.")
+@click.option("--wait", is_flag=True, help="Wait until everything applied is Ready, or Complete.")
+@click.option("--watch", is_flag=True, help="The same, with a live view of jobs; for as long as they take.")
 @click.option("--timeout", default=waiting.TIMEOUT_SECONDS, show_default=True, help="Seconds to wait.")
 @output.formats("yaml", "json")
 @server_options
-def command(where: Where, paths: tuple[str, ...], dry_run: bool, wait: bool, timeout: float, form: str | None) -> None:
+def command(
+    where: Where, paths: tuple[str, ...], dry_run: bool, wait: bool, watch: bool, timeout: float, form: str | None
+) -> None:
     """Create the objects of manifests, or change them to what the manifests say.
 
     What a manifest no longer says is removed; what others have set stays. kubectl apply may be used in turn. A path
     without scheme is relative to its manifest.
+
+    A job that fails ends the waiting with status 1; Ctrl-C ends only the waiting, not the job.
     """
-    if dry_run and wait:
-        raise click.UsageError("a dry run changes nothing that --wait could wait for")
+    _refuse_together(dry_run=dry_run, wait=wait, watch=watch, form=form)
     read = manifests.read(paths)
 
     async def work(session: Session) -> None:
         print_target(session.target, err=form is not None)
         refuse_faults(read, session.namespace)
         applied = await apply_documents(session, read.documents, dry_run=dry_run, quiet=form is not None)
-        if form is not None:
+        if form is not None and not wait:
             _emit(applied, form)
         if dry_run:
             return
         for note in await asyncio.to_thread(artifacts.changed, session.target, await _served(session, applied)):
             click.echo(f"note: {note}", err=True)
-        if wait:
-            await waiting.wait_all_ready(session, applied, timeout, quiet=form is not None)
+        if watch:
+            await following.follow(session, applied, timeout)
+        elif wait and form is not None:
+            await _wait_and_emit(session, applied, timeout, form)
+        elif wait:
+            await waiting.wait_all_ready(session, applied, waiting.Patience(seconds=timeout))
 
     run(where, work)
+
+
+def _refuse_together(*, dry_run: bool, wait: bool, watch: bool, form: str | None) -> None:
+    if wait and watch:
+        raise click.UsageError("--watch waits already: leave --wait out")
+    if dry_run and (wait or watch):
+        raise click.UsageError(f"a dry run changes nothing that --{'wait' if wait else 'watch'} could wait for")
+    if watch and form is not None:
+        raise click.UsageError("--watch is for people; for programs use -o with --wait")
+
+
+async def _wait_and_emit(session: Session, applied: list[Object], timeout: float, form: str) -> None:
+    """The objects as they are in the end, for good or ill."""
+    try:
+        await waiting.wait_all_ready(session, applied, waiting.Patience(seconds=timeout, result=lambda _text: None))
+    finally:
+        found = []
+        for body in applied:
+            place = objects.place(body, session.namespace)
+            found.append(await objects.get(session.client, objects.resource_of(body), *place) or body)
+        _emit(found, form)
 
 
 async def apply_documents(
@@ -86,7 +115,7 @@ async def _served(session: Session, applied: list[Object]) -> list[artifacts.Ser
     for body in applied:
         if body["kind"] == "Model":
             model: Object | None = body
-        elif body["kind"] == "ModelService":
+        elif body["kind"] == "ModelService" or _will_use(body):
             model = await objects.model_of(session.client, body)
         else:
             continue
@@ -95,6 +124,12 @@ async def _served(session: Session, applied: list[Object]) -> list[artifacts.Ser
             name = body["metadata"]["name"] if inline else model["metadata"]["name"]
             found.setdefault(model["metadata"]["name"], artifacts.Served(model=model, name=name))
     return list(found.values())
+
+
+def _will_use(body: Object) -> bool:
+    """A job that has not ended and names a Model; one with a model of its own has just had it read."""
+    named = (objects.model_reference(body) or {}).get("name")
+    return body["kind"] == "ModelJob" and bool(named) and not progress.of(body).state.ended
 
 
 def _emit(applied: list[Object], form: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import click
@@ -12,11 +13,12 @@ from modelyard.base.errors import ModelyardError, RetryLater, UserError
 from modelyard.cli import words
 from modelyard.cli.session import Session
 from modelyard.control.kube import resources
-from modelyard.sdk import objects, watching
+from modelyard.sdk import objects, progress, watching
 from modelyard.sdk.objects import Object
 
 TIMEOUT_SECONDS: Final = 300.0
 _QUIET_SECONDS = 2.0
+_PROGRESS_SECONDS = 10.0
 HOPELESS = frozenset(
     {
         Reason.INVALID,
@@ -32,6 +34,14 @@ HOPELESS = frozenset(
         Reason.SAMPLE_MISSING,
         Reason.RUNTIME_MISMATCH,
         Reason.UNSUPPORTED,
+        Reason.BUCKET_NOT_FOUND,
+        Reason.ACCESS_DENIED,
+        Reason.INPUT_NOT_FOUND,
+        Reason.INPUT_INVALID,
+        Reason.SCHEMA_MISMATCH,
+        Reason.OUTPUT_NOT_EMPTY,
+        Reason.OUTPUT_MODEL_EXISTS,
+        Reason.PART_TOO_LARGE,
     }
 )
 """Reasons that stay until somebody changes a file or a field."""
@@ -43,35 +53,61 @@ def hopeless(state: Object | None) -> bool:
     return found.get("status") == "False" and found.get("reason") in HOPELESS
 
 
-class News:
-    """Says what an object is doing, on stderr, when waiting takes longer and the news is new."""
+def over(state: Object | None) -> bool:
+    """Whether a job has ended badly or is gone; nothing else ever ends."""
+    return state is None or objects.has_failed(state)
 
-    def __init__(self, subject: str) -> None:
+
+def to_stderr(text: str) -> None:
+    """Where news goes by default, apart from results."""
+    click.echo(text, err=True)
+
+
+class News:
+    """Says what an object is doing when waiting takes longer and the news is new. say: where to; stderr by default."""
+
+    def __init__(self, subject: str, say: Callable[[str], None] = to_stderr) -> None:
         self._subject = subject
+        self._say = say
         self._quiet_until = time.monotonic() + _QUIET_SECONDS
         self._said = ""
         self._last = "waiting"
+        self._state = ""
 
     def told(self, state: Object | None) -> None:
+        """What is known now."""
         found = objects.condition(state)
-        if found.get("status") == "True" or hopeless(state):
+        if found.get("status") == "True" or hopeless(state) or objects.has_failed(state):
             self._said = self._last
             return  # whoever waits says so
-        message = str(found.get("message", "")).split("\n")[0]
-        self._last = f"{found.get('reason')}: {message}" if found else "waiting"
-        if time.monotonic() >= self._quiet_until:
+        before = self._state
+        self._state, self._last = _news(state, found)
+        if time.monotonic() >= self._quiet_until or (self._said and self._state != before):
             self.say()
 
     def say(self) -> None:
         """The last state, unless it was said."""
         if self._said != self._last:
             self._said = self._last
-            click.echo(f"{self._subject}  {self._last}", err=True)
+            if self._state == progress.State.RUNNING:
+                self._quiet_until = time.monotonic() + _PROGRESS_SECONDS  # numbers change all the time
+            self._say(f"{self._subject}  {self._last}")
 
     async def keep_saying(self) -> None:
         """Something is shown after two seconds even if nothing happens."""
         await asyncio.sleep(_QUIET_SECONDS)
         self.say()
+
+
+def _news(state: Object | None, found: Object) -> tuple[str, str]:
+    """-> (what must be said at once when it changes, what to say)."""
+    if not found:
+        return "", "waiting"
+    if state is not None and state.get("kind") == resources.MODELJOBS.kind:
+        job = progress.of(state)
+        return job.state, progress.line(job)
+    message = str(found.get("message", "")).split("\n")[0]
+    return str(found.get("reason")), f"{found.get('reason')}: {message}"
 
 
 async def wait_for(
@@ -81,49 +117,88 @@ async def wait_for(
     seconds: float,
     *,
     known: Object | None = None,
+    say: Callable[[str], None] = to_stderr,
 ) -> Object | None:
     """The state of that object as soon as `until` holds. Raises as `watching.wait`, naming `modelyard why`.
 
-    known: the object that people know it by, where it is not the object itself.
+    known: the object that people know it by, where it is not the object itself. say: where news goes.
     """
     resource = objects.resource_of(body)
-    namespace, name = objects.place(body, session.namespace)
     known_as, known_name = objects.resource_of(known or body), (known or body)["metadata"]["name"]
-    news = News(words.qualified(known_as, known_name))
-    wish = watching.Wish(until=until, told=news.told, hopeless=hopeless)
+    news = News(words.qualified(known_as, known_name), say)
+    ends = {"over": over} if resource is resources.MODELJOBS else {}
+    wish = watching.Wish(until=until, told=news.told, hopeless=hopeless, **ends)
     saying = asyncio.create_task(news.keep_saying())
     try:
-        return await watching.wait(session.client, resource, namespace, name, wish, seconds)
-    except (UserError, RetryLater) as error:
-        if resource not in (resources.MODELS, resources.MODELSERVICES):
-            raise
-        told = error.message.replace(f"{resource.kind} {name} ", f"{known_as.kind} {known_name} ", 1)
-        raise type(error)(_indented(f"{told}\n'modelyard why {known_name}' says what to do")) from error
+        return await granted(session, body, wish, seconds, known)
     finally:
         saying.cancel()
         await asyncio.gather(saying, return_exceptions=True)
 
 
-async def wait_all_ready(session: Session, bodies: Iterable[Object], seconds: float, *, quiet: bool = False) -> None:
-    """Until each is Ready for what was just applied, and say so as it comes about, unless quiet.
+async def granted(
+    session: Session, body: Object, wish: watching.Wish, seconds: float, known: Object | None = None
+) -> Object | None:
+    """As `watching.wait`, with the name that people know and the command that says more in every error."""
+    resource = objects.resource_of(body)
+    namespace, name = objects.place(body, session.namespace)
+    try:
+        return await watching.wait(session.client, resource, namespace, name, wish, seconds)
+    except (UserError, RetryLater) as error:
+        if resource not in (resources.MODELS, resources.MODELSERVICES, resources.MODELJOBS):
+            raise
+        known_as, known_name = objects.resource_of(known or body), (known or body)["metadata"]["name"]
+        told = error.message.replace(f"{resource.kind} {name} ", f"{known_as.kind} {known_name} ", 1)
+        hint = f"'modelyard why {known_name}' says what to do"
+        if resource is resources.MODELJOBS and isinstance(error, RetryLater):
+            hint = f"the job goes on; 'modelyard why {known_name}' says how far it is, --timeout waits longer"
+        raise type(error)(_indented(f"{told}\n{hint}")) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Patience:
+    """How to wait. seconds: at most. result: called with what came about; news: with what is waited for."""
+
+    seconds: float
+    result: Callable[[str], None] = click.echo
+    news: Callable[[str], None] = to_stderr
+
+
+async def wait_all_ready(session: Session, bodies: Iterable[Object], patience: Patience) -> None:
+    """Until each is Ready, or Complete, for what was just applied, and say so as it comes about.
 
     Raises one error for all that are not.
     """
-
-    async def one(body: Object) -> ModelyardError | None:
-        generation = int(body["metadata"].get("generation") or 0)
-        try:
-            await wait_for(session, body, lambda state: objects.is_ready(state, generation), seconds)
-        except ModelyardError as error:
-            return error
-        if not quiet:
-            click.echo(f"{words.qualified(objects.resource_of(body), body['metadata']['name'])} is Ready")
-        return None
-
-    ours = [body for body in bodies if objects.resource_of(body) in resources.OURS]
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(body)) for body in ours]
-    errors = [error for task in tasks if (error := task.result()) is not None]
+        tasks = [group.create_task(until_ready(session, body, patience)) for body in ours(bodies)]
+    raise_all(task.result() for task in tasks)
+
+
+def ours(bodies: Iterable[Object]) -> list[Object]:
+    """Those that get Ready, or Complete."""
+    return [body for body in bodies if objects.resource_of(body) in resources.OURS]
+
+
+async def until_ready(session: Session, body: Object, patience: Patience) -> ModelyardError | None:
+    """Wait for one object. -> what went wrong."""
+    generation = int(body["metadata"].get("generation") or 0)
+    subject = words.qualified(objects.resource_of(body), body["metadata"]["name"])
+    try:
+        found = await wait_for(
+            session, body, lambda state: objects.is_ready(state, generation), patience.seconds, say=patience.news
+        )
+    except ModelyardError as error:
+        return error
+    if body["kind"] == resources.MODELJOBS.kind:
+        patience.result(progress.summary(subject, progress.of(found or {}), time.time()))
+    else:
+        patience.result(f"{subject} is Ready")
+    return None
+
+
+def raise_all(found: Iterable[ModelyardError | None]) -> None:
+    """One error for all."""
+    errors = [error for error in found if error is not None]
     if errors:
         # What somebody must change comes before what may still come about.
         errors.sort(key=lambda error: not isinstance(error, UserError))

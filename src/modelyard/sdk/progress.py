@@ -128,7 +128,7 @@ def metrics(found: Progress) -> str:
 
 
 def told(found: Progress) -> str:
-    """One line beside the state: `37%  370,000 of 1,000,000 rows, 21,000 rows/s, 30 s left`, or why it does not work."""
+    """One line beside the state: `37%  370,000 of 1,000,000 rows, 21,000 rows/s, 30 s left`, or what keeps it."""
     if found.state is State.RUNNING:
         percent = "" if found.percent is None else f"{found.percent}%"
         return "  ".join(filter(None, (percent, ", ".join(parts(found))))) or found.message or "running"

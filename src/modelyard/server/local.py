@@ -86,6 +86,7 @@ async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> R
                 run=folder.run, work=folder.data / "work", logs=folder.logs, cache=folder.cache, root=folder.root
             ),
             secrets=lambda namespace, key: _secret(secrets.cache, namespace, key),
+            secret_files=lambda namespace, name: _secret_files(secrets.cache, namespace, name),
             clock=clock,
         )
     )
@@ -147,6 +148,20 @@ def _secret(cache: Mapping[tuple[str, str], Object], namespace: str, key: Secret
         return base64.b64decode(encoded, validate=True).decode() if isinstance(encoded, str) else None
     except (binascii.Error, UnicodeDecodeError):
         return None
+
+
+def _secret_files(cache: Mapping[tuple[str, str], Object], namespace: str, name: str) -> dict[str, bytes] | None:
+    """All keys of a Secret; None if there is no such Secret. A value that is no base64 is left out."""
+    stored = cache.get((namespace, name))
+    if stored is None:
+        return None
+    found = {}
+    for key, encoded in (stored.get("data") or {}).items():
+        try:
+            found[key] = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, TypeError, ValueError):
+            log.warning("key %s of Secret %s/%s is no base64", key, namespace, name)
+    return found
 
 
 def _of_kind(kind: str, changed: Changed) -> Callable[[tuple[str, str], Object | None, Object | None], None]:

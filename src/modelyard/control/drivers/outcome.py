@@ -40,11 +40,12 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """It is started again. seconds: how long it ran."""
+    """It is started again. seconds: how long it ran. progress: how far its job was then; () if it did not tell."""
 
     reason: str
     message: str
     seconds: float = 0.0
+    progress: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,14 @@ def judge(end: End) -> Outcome:
         return Failed(known(told.reason), told.message, end.seconds) if told.retry else Final(report)
     if end.status == 0:
         return Failed(Reason.CRASHED, f"ended without saying that its work is done{end.said}", end.seconds)
-    return Failed(Reason.CRASHED, f"{end.how}{end.said}", end.seconds)
+    return Failed(Reason.CRASHED, f"{end.how}{end.said}", end.seconds, progress(report))
+
+
+def progress(report: Report | None) -> tuple[int, ...]:
+    """Grows with the job: run, shards committed, percent told."""
+    job = report.job if report else None
+    return (job.run, job.committed, job.percent or 0) if job else ()
+
 
 
 def combine(outcomes: Sequence[Outcome]) -> Outcome:

@@ -38,9 +38,10 @@ class Backoff:
             return _QUICK_PAUSE
         return float(min(2 ** min(self.failures - 1, 10), _LONGEST_PAUSE))
 
-    def pause_after(self, seconds: float) -> float:
-        """The same for a member of a task, which is never ready: one that ran for 60 s starts afresh."""
-        return self.pause(seconds if seconds >= _HEALTHY_SECONDS else None)
+    def pause_after(self, seconds: float, *, advanced: bool = False) -> float:
+        """The same for a member of a task, which is never ready: one that ran for 60 s starts afresh, and so does one
+        while whose life the job advanced."""
+        return self.pause(max(seconds, _HEALTHY_SECONDS) if advanced or seconds >= _HEALTHY_SECONDS else None)
 
 
 @dataclass(frozen=True, slots=True)

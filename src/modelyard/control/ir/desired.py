@@ -10,7 +10,8 @@ from modelyard.control.ir.values import Value
 class Desired(Value, frozen=True, kw_only=True):
     """units and tasks go to the driver, routes to the gateway, records to the API server.
 
-    records: revisions to create if absent. obsolete: names of revisions to delete.
+    records: revisions to create if absent. obsolete: names of revisions to delete. kept: names of tasks that are
+    left as they are, whatever they do.
     """
 
     units: tuple[DesiredUnit, ...] = ()
@@ -18,3 +19,4 @@ class Desired(Value, frozen=True, kw_only=True):
     routes: tuple[Route, ...] = ()
     records: tuple[Recorded, ...] = ()
     obsolete: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()

@@ -34,7 +34,7 @@ def diff(desired: Desired, observed: Observed) -> tuple[Action, ...]:
         for n in sorted(have.keys())
         if n not in want or want[n].unit != have[n].unit
     ]
-    forgets = [Forget(task=n, owner=known[n].owner) for n in sorted(known.keys() - tasks.keys())]
+    forgets = [Forget(task=n, owner=known[n].owner) for n in sorted(known.keys() - tasks.keys() - set(desired.kept))]
     return (*starts, *runs, *resizes, *adjusts, *stops, *forgets)
 
 

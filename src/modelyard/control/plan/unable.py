@@ -15,11 +15,16 @@ Object = dict[str, Any]
 def leave_alone(
     stored: Object, observed: Observed, route: ObservedRoute, *, reason: Reason, message: str, now: float
 ) -> Outcome:
-    """Everything as it is, with `Ready=False` and the reason in the status.
+    """Everything as it is, with `Ready=False` (of a job `Complete=False`) and the reason in the status.
 
     stored: the object as the API server holds it, which may be of any form below metadata.
     """
-    found = Condition(type="Ready", status=Status.FALSE, reason=reason, message=message)
+    found = Condition(
+        type="Complete" if stored.get("kind") == "ModelJob" else "Ready",
+        status=Status.FALSE,
+        reason=reason,
+        message=message,
+    )
     before = stored.get("status")
     before = before if isinstance(before, dict) else {}
     kept = before.get("conditions")
@@ -40,6 +45,7 @@ def leave_alone(
         desired=Desired(
             units=tuple(DesiredUnit(unit=each.unit, replicas=each.replicas) for each in observed.units),
             routes=(route.acknowledged,) if route.acknowledged else (),
+            kept=tuple(each.name for each in observed.tasks),
         ),
         status={**before, "observedGeneration": generation, "conditions": [stamped, *others]},
     )

@@ -36,7 +36,7 @@ def main() -> int:
     except (UserError, OSError) as error:
         _log.error("%s", error)
         return UNSTARTED
-    progress = Progress(Path(place.report), _output(work))
+    progress = Progress(Path(place.report))
     try:
         return DONE if uvloop.run(_work(work, place, progress)) else TERMINATED
     except Exception as error:
@@ -58,11 +58,6 @@ async def _work(work: WorkSpec, place: Place, progress: Progress) -> bool:
     if work.run is not None:
         return await program.run(work.run, place, progress, stop)
     raise UserError(f"{place.work} is no work for a job")
-
-
-def _output(work: WorkSpec) -> str:
-    wanted = work.score.output if work.score else work.run.output if work.run else None
-    return wanted.uri if wanted else ""
 
 
 def _failure(error: Exception) -> reports.Report:

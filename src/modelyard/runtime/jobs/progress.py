@@ -15,15 +15,16 @@ _WINDOW_SECONDS = 30.0
 class Progress:
     """Writes the report when something changed. now: monotonic seconds."""
 
-    def __init__(self, path: Path, uri: str) -> None:
+    def __init__(self, path: Path) -> None:
+        self.uri = ""
+        """Of the output, when it is known."""
         self._file = ReportFile(path)
-        self._uri = uri
         self._points: deque[tuple[float, int]] = deque()
         self._last: JobReport | None = None
 
     def say(self, note: str) -> None:
         """What happens before there is a run."""
-        self._write(JobReport(note=note, output=self._uri))
+        self._write(JobReport(note=note, output=self.uri))
 
     def report(self, report: JobReport) -> None:
         """As it is."""
@@ -69,8 +70,8 @@ class Progress:
             total_rows=record.total_rows,
             rows_per_second=pace,
             eta_seconds=left / pace if pace and left else None,
-            output=self._uri[:1024],
-            errors=f"{self._uri}/_run/{record.number}/errors"[:1024] if run.errors else "",
+            output=self.uri[:1024],
+            errors=f"{self.uri}/_run/{record.number}/errors"[:1024] if run.errors else "",
         )
 
     def _pace(self) -> float:

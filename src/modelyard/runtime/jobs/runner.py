@@ -38,6 +38,7 @@ async def score(work: ScoreWork, place: Place, progress: Progress, stop: asyncio
     keys = {role: credentials.take(Path(place.secrets) / role) if place.secrets else {} for role in ("input", "output")}
     source = await Store.open(work.input.uri, root=place.root, credentials=keys["input"]).settled()
     output = Output(Store.open(work.output.uri, root=place.root, credentials=keys["output"]))
+    progress.uri = output.uri
     author = Author(index=place.index, incarnation=secrets.token_hex(4))
     async with AsyncExitStack() as stack:
         model = ScoredModel(work, place, stack)

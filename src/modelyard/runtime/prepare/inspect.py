@@ -14,7 +14,8 @@ from modelyard.runtime.backends.load import load, unknown
 from modelyard.runtime.backends.port import Backend, LoadFailed
 from modelyard.runtime.backends.worker import WorkerBackend
 from modelyard.runtime.prepare.detect import Detected, candidate, detect
-from modelyard.runtime.prepare.locate import locate
+from modelyard.runtime.prepare.fetch import fetch
+from modelyard.runtime.prepare.folder import completed
 from modelyard.runtime.prepare.signature import agreed, check
 from modelyard.runtime.worker.tensors import zeros
 from modelyard.storage import digest as digests
@@ -42,7 +43,9 @@ async def run(work: PrepareWork, place: Place) -> Report:
     Uses `place.root`, `place.cache` and `place.scratch`. Starts worker processes, so it belongs into the main thread.
     """
     try:
-        stored = await asyncio.to_thread(_store, work, place)
+        path = await fetch(work, place)
+        work = completed(work, path)
+        stored = await asyncio.to_thread(_store, work, place, path)
         found = await _prove(work, stored, Path(place.scratch))
         report = Report(prepare=found)
         reports.encode(report)
@@ -54,8 +57,7 @@ async def run(work: PrepareWork, place: Place) -> Report:
     return report
 
 
-def _store(work: PrepareWork, place: Place) -> _Stored:
-    path = locate(work.uri, place.root)
+def _store(work: PrepareWork, place: Place, path: Path) -> _Stored:
     found = digests.inventory(path)
     if work.digest and found.digest != work.digest:
         raise LoadFailed(

@@ -117,7 +117,7 @@ class World:
     async def runner(self, index: int, life: int, ask: ScoreWork) -> bool:
         output = Output(FaultyStore(self.inner, self.chaos))  # type: ignore[arg-type]
         author = Author(index=index, incarnation=f"{index}-{life}")
-        progress = Progress(self._folder / f"report-{index}.json", "memory:")
+        progress = Progress(self._folder / f"report-{index}.json")
         runner = Runner(ask, self.record, output, author, progress)
 
         async def act(turn: Try, committing: Callable[[], None]) -> None:

@@ -49,6 +49,7 @@ class Party:
         self._backoff = Backoff()
         self._refusals = Backoff()
         self._attempt = 0
+        self._progress: tuple[int, ...] = ()
         self._waits = False
         """For something that may come: room, or a Secret."""
         self._came = False
@@ -111,8 +112,10 @@ class Party:
             case Done(report) | Final(report):
                 self.leaving = True
                 self._concluded(report)
-            case Failed(seconds=seconds):
-                return self._backoff.pause_after(seconds)
+            case Failed(seconds=seconds, progress=progress):
+                advanced = progress > self._progress
+                self._progress = max(self._progress, progress)
+                return self._backoff.pause_after(seconds, advanced=advanced)
             case Left() if self._evicted_for and not self.leaving:
                 self._waits = True
                 self._make_room()

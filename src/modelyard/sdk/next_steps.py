@@ -1,0 +1,177 @@
+"""What to do about a reason. Messages name the details; these name the commands. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from modelyard.base.conditions import Reason
+from modelyard.sdk.case import Case
+
+_SAVE = ("save a good model at {uri}, then: modelyard refresh {name}",)
+_CORRECT_URI = "or correct the uri in the manifest, and apply it"
+_OTHER_MODEL = "or declare a Model of another name for another uri"
+_CORRECT = ("correct the manifest as said above, and apply it",)
+_TRIED = ("modelyard logs {name}", "it is tried again by itself, with growing pauses")
+_WAIT = ("wait a moment; what happens now: modelyard logs {name} -f",)
+_APPLY = ("apply what is missing: the rest follows by itself",)
+_NEXT: Mapping[str, tuple[str, ...]] = {
+    Reason.ARTIFACT_NOT_FOUND: _SAVE,
+    Reason.ARTIFACT_INVALID: _SAVE,
+    Reason.ARTIFACT_UNREADABLE: _SAVE,
+    Reason.ARTIFACT_CHANGED: _SAVE,
+    Reason.DIGEST_MISMATCH: (
+        "restore the pinned artifact at {uri}, then: modelyard refresh {name}",
+        "or declare the new content as a new Model",
+    ),
+    Reason.TRUST_REQUIRED: _CORRECT,
+    Reason.FORMAT_MISMATCH: _CORRECT,
+    Reason.FORMAT_UNKNOWN: (
+        "save a model of a known format at {uri}, then: modelyard refresh {name}",
+        "or name its format in the manifest, and apply it",
+    ),
+    Reason.SIGNATURE_MISMATCH: _CORRECT,
+    Reason.SAMPLE_MISSING: _CORRECT,
+    Reason.RUNTIME_MISMATCH: _CORRECT,
+    Reason.UNSUPPORTED: _CORRECT,
+    Reason.INVALID: _CORRECT,
+    Reason.ARTIFACT_TOO_LARGE: _SAVE,
+    Reason.UNSCHEDULABLE: (
+        "correct spec.resources in the manifest, and apply it",
+        "or make room; what else runs here: modelyard get modelservices -A",
+    ),
+    Reason.DISK_FULL: ("make room on that disk: the rest follows by itself",),
+    Reason.ENVIRONMENT_MISSING: ("install what is missing where 'modelyard up' runs, then: modelyard refresh {name}",),
+    Reason.CRASHED: _TRIED,
+    Reason.LOAD_FAILED: _TRIED,
+    Reason.WARMUP_FAILED: _TRIED,
+    Reason.STARTUP_TIMEOUT: _TRIED,
+    Reason.PREPARING: _WAIT,
+    Reason.STARTING: _WAIT,
+    Reason.PROGRESSING: _WAIT,
+    Reason.WAITING_FOR_GATEWAY: _WAIT,
+    Reason.MODEL_NOT_FOUND: _APPLY,
+    Reason.RUNTIME_NOT_FOUND: _APPLY,
+    Reason.SECRET_NOT_FOUND: _APPLY,
+    Reason.ACCESS_DENIED: ("correct the Secret that spec.credentials names, then: modelyard refresh {name}",),
+    Reason.BUCKET_NOT_FOUND: _SAVE,
+    Reason.STORE_UNREACHABLE: _TRIED,
+}
+"""For services and models."""
+_LOGS = "what was written: modelyard logs {name}"
+_OUTPUT_OF_ITS_OWN = "give each job an output.uri of its own"
+_RETRIED = "it is tried again by itself, with growing pauses, until spec.backoffLimit"
+_RESTART = "modelyard delete modeljob {name}, and apply it again"
+_JOB: Mapping[str, tuple[str, ...]] = {
+    # Before it can start, or between two attempts
+    Reason.PREPARING: ("wait a moment; what happens now: modelyard logs {name} -f",),
+    Reason.STARTING: ("wait a moment; what happens now: modelyard logs {name} -f",),
+    Reason.MODEL_NOT_FOUND: ("apply Model {model}, or the job that makes it: this job then starts by itself",),
+    Reason.MODEL_NOT_READY: ("wait until the model is prepared: the job then starts by itself",),
+    Reason.RUNTIME_NOT_FOUND: ("apply Runtime {runtime}: the job then starts by itself",),
+    Reason.RUNTIME_MISMATCH: (f"correct spec.{{section}}.runtime: {_RESTART}",),
+    Reason.SECRET_NOT_FOUND: ("apply the Secret that is missing: the job then goes on by itself",),
+    Reason.PREEMPTED: ("it goes on by itself when there is room; jobs of a higher spec.priority come first",),
+    Reason.UNSCHEDULABLE: (
+        "make room; what else runs here: modelyard get modelyard -A",
+        f"or ask for less in spec.resources: {_RESTART}",
+    ),
+    Reason.STORE_UNREACHABLE: ("see that the store answers",),
+    Reason.DISK_FULL: ("make room on that disk",),
+    Reason.CRASHED: (_LOGS,),
+    Reason.LOAD_FAILED: (_LOGS,),
+    Reason.WARMUP_FAILED: (_LOGS,),
+    Reason.STARTUP_TIMEOUT: (_LOGS,),
+    # What it reads
+    Reason.INPUT_NOT_FOUND: ("put the input at {input}, or correct spec.score.input",),
+    Reason.INPUT_INVALID: ("write that file again, or take it out of {input}",),
+    Reason.INPUT_CHANGED: ("leave {input} alone until the job is Complete",),
+    Reason.SCHEMA_MISMATCH: (
+        "correct spec.score.input.columns, or the input",
+        "what the model takes: modelyard describe model {model}",
+    ),
+    Reason.ACCESS_DENIED: ("correct the Secret that credentials names, or name one",),
+    Reason.BUCKET_NOT_FOUND: ("make the bucket, or correct the uri",),
+    Reason.ARTIFACT_CHANGED: ("modelyard refresh {model}",),
+    # What it writes
+    Reason.OUTPUT_NOT_EMPTY: ("set spec.{section}.output.mode to {modes}, or another output.uri",),
+    Reason.OUTPUT_IN_USE: (
+        "who writes there: modelyard get modeljobs -A -o wide",
+        "wait for it, or use another output.uri, or take the place over with output.mode: overwrite",
+    ),
+    Reason.OUTPUT_OVERTAKEN: (_OUTPUT_OF_ITS_OWN,),
+    Reason.OUTPUT_MISSING: ("let the program leave it in OUTPUT_DIR, or correct spec.run.outputModel.path",),
+    Reason.OUTPUT_MODEL_EXISTS: ("name another Model in spec.run.outputModel.name, or: modelyard delete model {made}",),
+    Reason.PART_TOO_LARGE: ("keep fewer columns with spec.score.output.keep, or let the model give less for a row",),
+    # Rows, runners and programs
+    Reason.ROW_FAILED: ("correct the row, or set spec.score.errors.onError to deadLetter or skip",),
+    Reason.ERROR_BUDGET_EXCEEDED: (
+        "correct these rows, or the model, or allow more with spec.score.errors.maxRows and maxPercent",
+    ),
+    Reason.SHARD_FAILED: ("the last words of its runners: modelyard logs {name}", "correct these rows, or the model"),
+    Reason.PROGRAM_FAILED: ("what it wrote: modelyard logs {name}", "correct the program"),
+    Reason.ENVIRONMENT_MISSING: ("install what is missing, or correct spec.run.environment",),
+    Reason.BACKOFF_LIMIT_EXCEEDED: (
+        "the last words of the runners: modelyard logs {name}",
+        "mend what ended them, or allow more with spec.backoffLimit",
+    ),
+    Reason.DEADLINE_EXCEEDED: ("allow more with spec.activeDeadlineSeconds{faster}",),
+    Reason.UNSUPPORTED: ("correct the manifest as said above",),
+    Reason.INVALID: ("correct the manifest as said above",),
+}
+_PASSING = frozenset(
+    {Reason.STORE_UNREACHABLE, Reason.DISK_FULL, Reason.CRASHED, Reason.PROGRAM_FAILED, Reason.LOAD_FAILED,
+     Reason.WARMUP_FAILED, Reason.STARTUP_TIMEOUT}
+)  # fmt: skip
+"""What a job that has not failed yet tries again."""
+
+
+def steps(case: Case, cause: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to do about the condition of a service, model or runtime."""
+    name = case.body["metadata"]["name"]
+    uri = ((case.model or case.body).get("spec") or {}).get("uri") or "its place"
+    found = _NEXT.get(str(cause.get("reason")), ())
+    if found is _SAVE:  # the uri of a Model stays, that of a service's own one follows the manifest
+        inline = bool((case.body.get("spec") or {}).get("model", {}).get("uri"))
+        found = (*found, _CORRECT_URI if inline else _OTHER_MODEL)
+    return tuple(step.format(name=name, uri=uri) for step in found)
+
+
+def job_steps(case: Case, cause: Mapping[str, Any], *, failed: bool) -> tuple[str, ...]:
+    """What to do about the condition of a job. failed: it has ended, and is never run again."""
+    reason = str(cause.get("reason"))
+    found = [step.format(**_job_words(case)) for step in _JOB.get(reason, ())]
+    if failed:
+        return (*found, *_again(case))
+    return (*found, _RETRIED) if reason in _PASSING else tuple(found)
+
+
+def _job_words(case: Case) -> dict[str, str]:
+    body = case.body
+    spec = body.get("spec") or {}
+    score, run = spec.get("score") or {}, spec.get("run") or {}
+    model = case.model["metadata"]["name"] if case.model else (score.get("model") or {}).get("name")
+    return {
+        "name": body["metadata"]["name"],
+        "section": "run" if run else "score",
+        "modes": "overwrite" if run else "append or overwrite",
+        "input": (score.get("input") or {}).get("uri") or "its place",
+        "model": model or "NAME",
+        "runtime": score.get("runtime") or "NAME",
+        "made": (run.get("outputModel") or {}).get("name") or "NAME",
+        "faster": "" if run else ", or be faster with spec.parallelism",
+    }
+
+
+def _again(case: Case) -> tuple[str, ...]:
+    """How a job that has failed is done after all."""
+    body = case.body
+    restart = f"then: {_RESTART.format(name=body['metadata']['name'])}"
+    spec = body.get("spec") or {}
+    if not (body.get("status") or {}).get("run"):
+        return (restart,)
+    if spec.get("run"):
+        return (restart, "with output.mode: overwrite, since it had begun to write its output")
+    return (
+        restart,
+        "the same work goes on where it was; other work (another input, model, columns, keep or onError) needs "
+        "output.mode: overwrite, or another output.uri",
+    )
