@@ -18,12 +18,14 @@ _COMMANDS = {
     "apply": "Create or change objects from manifests.",
     "get": "List objects.",
     "describe": "Show one object with its conditions and events.",
-    "why": "Say why a service or model is not Ready.",
+    "why": "Say why a service, job or model is not as it should be.",
     "predict": "Send rows to a model.",
-    "logs": "Show what the processes of a service or model wrote.",
+    "logs": "Show what the processes of a service, job or model wrote.",
     "delete": "Delete objects.",
     "refresh": "Read a model's artifact again and roll it out.",
     "restart": "Start all replicas of a service again.",
+    "suspend": "Stop a job; what it has done stays.",
+    "resume": "Let a suspended job go on.",
     "validate": "Check manifests without a server.",
     "serve": "Serve one model file, without a server.",
     "kubeconfig": "Print the path of the project's kubeconfig.",
@@ -79,7 +81,7 @@ def _version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> No
 )
 @click.pass_context
 def _root(ctx: click.Context, debug: bool) -> None:
-    """Run machine-learning models as services, in any language, from one manifest.
+    """Run machine-learning models as services and jobs, in any language, from one manifest.
 
     Exit status: 0 done, 1 something must be changed first, 2 wrong usage, 3 try again later, 130 interrupted.
     """

@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from modelyard.api.load import Document
-from modelyard.base.errors import UserError
-from modelyard.cli import following, output, waiting, words
+from modelyard.base.errors import ModelyardError, UserError
+from modelyard.cli import output, waiting, words
 from modelyard.cli.faults import refuse_faults
 from modelyard.cli.session import Session, Where, manifest_option, print_target, run, server_options
 from modelyard.control.kube.client import ApiError
@@ -50,6 +50,8 @@ def command(
         for note in await asyncio.to_thread(artifacts.changed, session.target, await _served(session, applied)):
             click.echo(f"note: {note}", err=True)
         if watch:
+            from modelyard.cli import following
+
             await following.follow(session, applied, timeout)
         elif wait and form is not None:
             await _wait_and_emit(session, applied, timeout, form)
@@ -68,16 +70,24 @@ def _refuse_together(*, dry_run: bool, wait: bool, watch: bool, form: str | None
         raise click.UsageError("--watch is for people; for programs use -o with --wait")
 
 
-async def _wait_and_emit(session: Session, applied: list[Object], timeout: float, form: str) -> None:
+async def _wait_and_emit(session: Session, applied: list[Object], seconds: float, form: str) -> None:
     """The objects as they are in the end, for good or ill."""
+
+    def silent(_text: str) -> None:
+        return None
+
+    failure: ModelyardError | None = None
     try:
-        await waiting.wait_all_ready(session, applied, waiting.Patience(seconds=timeout, result=lambda _text: None))
-    finally:
-        found = []
-        for body in applied:
-            place = objects.place(body, session.namespace)
-            found.append(await objects.get(session.client, objects.resource_of(body), *place) or body)
-        _emit(found, form)
+        await waiting.wait_all_ready(session, applied, waiting.Patience(seconds=seconds, result=silent, summary=silent))
+    except ModelyardError as error:
+        failure = error
+    found = []
+    for body in applied:
+        place = objects.place(body, session.namespace)
+        found.append(await objects.get(session.client, objects.resource_of(body), *place) or body)
+    _emit(found, form)
+    if failure is not None:
+        raise failure
 
 
 async def apply_documents(

@@ -1,5 +1,7 @@
 """`modelyard delete`: remove objects and wait until they are gone."""
 
+import asyncio
+
 import click
 
 from modelyard.base.errors import UserError
@@ -9,6 +11,7 @@ from modelyard.control.kube.resources import Resource
 from modelyard.sdk import manifests, objects, watching
 from modelyard.sdk.objects import Object
 
+_QUIET_SECONDS = 2.0
 _Place = tuple[Resource, str | None, str]
 
 
@@ -22,7 +25,10 @@ _Place = tuple[Resource, str | None, str]
 def command(
     where: Where, asked: tuple[str, ...], paths: tuple[str, ...], ignore_not_found: bool, wait: bool, timeout: float
 ) -> None:
-    """Delete objects by KIND NAME, KIND/NAME, or those of manifests. What they own goes with them."""
+    """Delete objects by KIND NAME, KIND/NAME, or those of manifests. What they own goes with them.
+
+    The results of a job stay.
+    """
     if bool(asked) == bool(paths):
         raise click.UsageError("give either KIND NAME or -f FILE")
     declared = [document.body for document in manifests.read(paths).documents] if paths else []
@@ -40,11 +46,10 @@ def command(
                 )
             else:
                 going.append((place, uid))
-        for (resource, namespace, name), uid in going:
+        for place, uid in going:
             if wait:
-                wish = watching.Wish(until=lambda state, uid=uid: _gone(state, uid))  # type: ignore[misc]
-                await watching.wait(session.client, resource, namespace, name, wish, timeout)
-            click.echo(f"{words.qualified(resource, name)} deleted")
+                await _wait(session, place, uid, timeout)
+            click.echo(f"{words.qualified(place[0], place[2])} deleted")
         if missing and not ignore_not_found:
             raise UserError("\n".join(missing))
 
@@ -59,6 +64,22 @@ def _places(session: Session, asked: tuple[str, ...], declared: list[Object]) ->
         ]
     found = [(objects.resource_of(body), *objects.place(body, session.namespace)) for body in declared]
     return found[::-1]  # what refers to others goes before them
+
+
+async def _wait(session: Session, place: _Place, uid: str, seconds: float) -> None:
+    resource, namespace, name = place
+    saying = asyncio.create_task(_say_later(words.qualified(resource, name)))
+    try:
+        wish = watching.Wish(until=lambda state: _gone(state, uid))
+        await watching.wait(session.client, resource, namespace, name, wish, seconds)
+    finally:
+        saying.cancel()
+        await asyncio.gather(saying, return_exceptions=True)
+
+
+async def _say_later(subject: str) -> None:
+    await asyncio.sleep(_QUIET_SECONDS)
+    click.echo(f"{subject}  is being deleted: its processes are ended first", err=True)
 
 
 def _gone(state: Object | None, uid: str) -> bool:

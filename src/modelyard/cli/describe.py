@@ -12,7 +12,7 @@ from modelyard.cli import output, words
 from modelyard.cli.session import Session, Where, run, server_options
 from modelyard.cli.why import case_of
 from modelyard.control.kube import resources
-from modelyard.sdk import objects
+from modelyard.sdk import objects, progress
 from modelyard.sdk.diagnosis import Case
 from modelyard.sdk.merge import LAST_APPLIED
 from modelyard.sdk.objects import Object
@@ -51,7 +51,7 @@ def described(case: Case, now: float) -> str:
         "Labels": _pairs(metadata.get("labels") or {}),
         "Annotations": _pairs(annotations),
         "Age": _age(metadata.get("creationTimestamp"), now),
-        **_status(body),
+        **_status(body, now),
     }
     width = max(map(len, facts)) + 2
     parts = [f"{name + ':':<{width}} {value}" for name, value in facts.items() if value]
@@ -62,7 +62,7 @@ def described(case: Case, now: float) -> str:
     return "\n".join(parts)
 
 
-def _status(body: Object) -> dict[str, str]:
+def _status(body: Object, now: float) -> dict[str, str]:
     status = body.get("status") or {}
     found = {
         "URL": str(status.get("url") or ""),
@@ -75,7 +75,40 @@ def _status(body: Object) -> dict[str, str]:
         ready, wanted = status.get("readyReplicas", 0), status.get("desiredReplicas", "?")
         found["Replicas"] = f"{ready} ready, {wanted} asked for"
         found["Traffic"] = ", ".join(f"{each['revision']} {each['percent']}%" for each in status.get("traffic") or ())
+    if body["kind"] == "ModelJob":
+        found |= _job(body, now)
     return found
+
+
+def _job(body: Object, now: float) -> dict[str, str]:
+    """How far a job is, and where everything is that it leaves."""
+    found = progress.of(body)
+    status = body.get("status") or {}
+    seconds = found.seconds(now)
+    percent = "" if found.percent is None else f"{found.percent}%"
+    pace = [f"{found.rows_per_second:,} rows/s" if found.rows_per_second else ""]
+    pace += ["" if found.remaining_seconds is None else f"{progress.span(found.remaining_seconds)} left"]
+    limit = body["spec"].get("backoffLimit")
+    return {
+        "State": found.state if found.reason else "",
+        "Progress": ", ".join(filter(None, (percent, *pace))),
+        "Shards": f"{found.shards[0]:,} of {found.shards[1]:,} committed" if found.shards else "",
+        "Rows": progress.rows(found),
+        "Error rows": f"{found.error_rows:,}" if found.rows is not None else "",
+        "Runners": f"{found.active} active, {progress.count(found.failed, 'failure')} of {limit} allowed",
+        "Started": _stamp(status.get("startTime"), now),
+        "Ended": _stamp(status.get("completionTime"), now),
+        "Duration": "" if seconds is None else progress.span(seconds),
+        "Metrics": progress.metrics(found),
+        "Results": found.output,
+        "Run": str(status.get("run") or ""),
+        "Dead letters": found.dead_letters if found.error_rows else "",
+        "Output model": found.output_model,
+    }
+
+
+def _stamp(stamp: object, now: float) -> str:
+    return f"{stamp} ({_age(stamp, now)} ago)" if stamp else ""
 
 
 def _tensors(tensors: list[Object] | None) -> str:

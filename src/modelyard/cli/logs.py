@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,56 +16,111 @@ import click
 
 from modelyard.base.errors import UserError
 from modelyard.base.ids import DEFAULT_NAMESPACE
+from modelyard.cli import words
+from modelyard.control.kube import resources
 from modelyard.sdk import find
 
 _PAUSE_SECONDS = 0.2
 _SUFFIX = ".log"
+_REPLICAS, _RUNNERS, _READING = "replicas", "runners", "reading"
+_SOURCES = {
+    resources.MODELSERVICES: _REPLICAS,
+    resources.MODELJOBS: _RUNNERS,
+    resources.MODELS: _READING,
+}
 
 
 @click.command(epilog="Example: modelyard logs digits --tail 20 -f", short_help="Show what processes wrote.")
 @click.argument("name")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written, until Ctrl-C.")
 @click.option("--tail", type=click.IntRange(min=0), help="Only so many last lines of each process.")
-@click.option("--revision", metavar="NAME", help="Of this revision instead of the newest.")
+@click.option("--revision", metavar="NAME", help="Of this revision of a service instead of the newest.")
 @click.option("-n", "--namespace", default=DEFAULT_NAMESPACE, show_default=True, help="Namespace of the object.")
 def command(name: str, follow: bool, tail: int | None, revision: str | None, namespace: str) -> None:
-    """Show what the replicas of the service NAME wrote, or reading the model NAME; also after the server stopped."""
-    logs = find.data_folder() / "logs"
-    chosen = select(
-        [each.name for each in logs.glob(f"*{_SUFFIX}")] if logs.is_dir() else [], name, namespace, revision
-    )
+    """Show what the processes of NAME wrote; also after they or the server ended.
+
+    Those are the replicas of a service, the runners of a job, or what read a model. KIND/NAME names one of them.
+    """
+    folder = find.data_folder() / "logs"
+    kind, _, plain = name.rpartition("/")
+    wanted = Wanted(plain, namespace, revision, _source(kind) if kind else None)
+    chosen = _chosen(folder, wanted)
     if not chosen:
         raise UserError(
             f"no process of {name} has written anything in namespace {namespace}; 'modelyard why {name}' says more"
         )
     width = max(len(each) for each in chosen) - len(_SUFFIX)
-    files = [File(logs / each, each.removesuffix(_SUFFIX).ljust(width) if len(chosen) > 1 else "") for each in chosen]
+    files: dict[str, File] = {}
     try:
-        for each in files:
-            each.start(tail)
-        while follow:
-            if not sum(each.more() for each in files):
+        while True:
+            late = bool(files)
+            for name in chosen:
+                if name not in files:
+                    alone = len(chosen) == 1 and not late
+                    files[name] = File(folder / name, "" if alone else name.removesuffix(_SUFFIX).ljust(width))
+                    files[name].start(None if late else tail)
+            if not follow:
+                break
+            if not sum(each.more() for each in files.values()):
                 time.sleep(_PAUSE_SECONDS)
+                chosen = _chosen(folder, wanted)  # runners come and go
     finally:
-        for each in files:
+        for each in files.values():
             each.close()
 
 
-def select(files: Iterable[str], name: str, namespace: str, revision: str | None = None) -> list[str]:
-    """The log files of the newest revision of a service; of reading a model if there is none."""
-    replica = re.compile(rf"({re.escape(name)}-svc-(\d+))\.{re.escape(namespace)}-(\d+)\.log")
-    task = re.compile(
-        rf"({re.escape(name)}|{re.escape(name)}-[0-9a-f]{{8}}-model)-prepare-[0-9a-f]{{8}}-(\d+)\."
-        rf"{re.escape(namespace)}\.log"
-    )
-    files = list(files)
-    replicas = [(int(found[2]), int(found[3]), found[1], each) for each in files if (found := replica.fullmatch(each))]
-    if revision is not None:
-        return [each for _, _, of, each in sorted(replicas) if of == revision]
-    if replicas:
-        newest = max(number for number, *_ in replicas)
-        return [each for number, _, _, each in sorted(replicas) if number == newest]
-    return sorted(each for each in files if task.fullmatch(each))
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Whose logs. source: only of replicas, runners or reading; None: whichever there is."""
+
+    name: str
+    namespace: str = DEFAULT_NAMESPACE
+    revision: str | None = None
+    source: str | None = None
+
+
+def select(files: Mapping[str, float], wanted: Wanted) -> list[str]:
+    """The log files of the newest revision of a service, else of a job, else of reading a model.
+
+    files: names, and when each was last written to; by that the newest of several jobs of one name is told.
+    """
+    name, namespace = re.escape(wanted.name), re.escape(wanted.namespace)
+    replicas = _by_process(files, rf"({name}-svc-\d+)\.{namespace}-(\d+)\.log")
+    if wanted.revision is not None:
+        return replicas.get(wanted.revision, [])
+    if replicas and wanted.source in (None, _REPLICAS):
+        return replicas[max(replicas, key=lambda each: int(each.rpartition("-")[2]))]
+    runners = _by_process(files, rf"({name}-job-[0-9a-f]{{8}})\.{namespace}-(\d+)\.log")
+    if runners and wanted.source in (None, _RUNNERS):
+        return runners[max(runners, key=lambda each: max(files[file] for file in runners[each]))]
+    own = "" if wanted.source in (None, _READING) else "-[0-9a-f]{8}-model"
+    read = re.compile(rf"{name}({own or '|-[0-9a-f]{8}-model'})-prepare-[0-9a-f]{{8}}-(\d+)\.{namespace}\.log")
+    return sorted(each for each in files if read.fullmatch(each))
+
+
+def _by_process(files: Iterable[str], pattern: str) -> dict[str, list[str]]:
+    """Files by revision or job, each in the order of its processes."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for each in files:
+        match = re.fullmatch(pattern, each)
+        if match:
+            found.setdefault(match[1], []).append((int(match[2]), each))
+    return {owner: [name for _, name in sorted(numbered)] for owner, numbered in found.items()}
+
+
+def _chosen(folder: Path, wanted: Wanted) -> list[str]:
+    files = {}
+    for path in folder.glob(f"*{_SUFFIX}") if folder.is_dir() else ():
+        with suppress(FileNotFoundError):  # rotated or removed just now
+            files[path.name] = path.stat().st_mtime
+    return select(files, wanted)
+
+
+def _source(kind: str) -> str:
+    resource = words.kind(kind)
+    if resource not in _SOURCES:
+        raise UserError(f"a {resource.kind} has no processes; expected {', '.join(each.kind for each in _SOURCES)}")
+    return _SOURCES[resource]
 
 
 @dataclass

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import click
 
@@ -13,6 +13,7 @@ from modelyard.base.errors import ModelyardError, RetryLater, UserError
 from modelyard.cli import words
 from modelyard.cli.session import Session
 from modelyard.control.kube import resources
+from modelyard.control.kube.resources import Resource
 from modelyard.sdk import objects, progress, watching
 from modelyard.sdk.objects import Object
 
@@ -53,9 +54,14 @@ def hopeless(state: Object | None) -> bool:
     return found.get("status") == "False" and found.get("reason") in HOPELESS
 
 
-def over(state: Object | None) -> bool:
-    """Whether a job has ended badly or is gone; nothing else ever ends."""
+def _over(state: Object | None) -> bool:
+    """Whether a job has ended badly or is gone."""
     return state is None or objects.has_failed(state)
+
+
+def _never(_state: Object | None) -> bool:
+    """Other objects never end."""
+    return False
 
 
 def to_stderr(text: str) -> None:
@@ -63,8 +69,18 @@ def to_stderr(text: str) -> None:
     click.echo(text, err=True)
 
 
+class Follower(Protocol):
+    """What is told of one object while it is waited for."""
+
+    def told(self, state: Object | None) -> None:
+        """Gets every state, None while there is none."""
+
+    async def keep_saying(self) -> None:
+        """Runs meanwhile; is cancelled at the end."""
+
+
 class News:
-    """Says what an object is doing when waiting takes longer and the news is new. say: where to; stderr by default."""
+    """A Follower that says what an object does, when waiting takes longer and the news is new. say: where to."""
 
     def __init__(self, subject: str, say: Callable[[str], None] = to_stderr) -> None:
         self._subject = subject
@@ -75,7 +91,6 @@ class News:
         self._state = ""
 
     def told(self, state: Object | None) -> None:
-        """What is known now."""
         found = objects.condition(state)
         if found.get("status") == "True" or hopeless(state) or objects.has_failed(state):
             self._said = self._last
@@ -117,51 +132,51 @@ async def wait_for(
     seconds: float,
     *,
     known: Object | None = None,
-    say: Callable[[str], None] = to_stderr,
+    follower: Follower | None = None,
 ) -> Object | None:
     """The state of that object as soon as `until` holds. Raises as `watching.wait`, naming `modelyard why`.
 
-    known: the object that people know it by, where it is not the object itself. say: where news goes.
+    known: the object that people know it by, where it is not the object itself. follower: News by default.
     """
     resource = objects.resource_of(body)
-    known_as, known_name = objects.resource_of(known or body), (known or body)["metadata"]["name"]
-    news = News(words.qualified(known_as, known_name), say)
-    ends = {"over": over} if resource is resources.MODELJOBS else {}
-    wish = watching.Wish(until=until, told=news.told, hopeless=hopeless, **ends)
-    saying = asyncio.create_task(news.keep_saying())
-    try:
-        return await granted(session, body, wish, seconds, known)
-    finally:
-        saying.cancel()
-        await asyncio.gather(saying, return_exceptions=True)
-
-
-async def granted(
-    session: Session, body: Object, wish: watching.Wish, seconds: float, known: Object | None = None
-) -> Object | None:
-    """As `watching.wait`, with the name that people know and the command that says more in every error."""
-    resource = objects.resource_of(body)
     namespace, name = objects.place(body, session.namespace)
+    known_as, known_name = objects.resource_of(known or body), (known or body)["metadata"]["name"]
+    follower = follower or News(words.qualified(known_as, known_name))
+    ends = _over if resource is resources.MODELJOBS else _never
+    wish = watching.Wish(until=until, told=follower.told, hopeless=hopeless, over=ends)
+    saying = asyncio.create_task(follower.keep_saying())
     try:
         return await watching.wait(session.client, resource, namespace, name, wish, seconds)
     except (UserError, RetryLater) as error:
         if resource not in (resources.MODELS, resources.MODELSERVICES, resources.MODELJOBS):
             raise
-        known_as, known_name = objects.resource_of(known or body), (known or body)["metadata"]["name"]
         told = error.message.replace(f"{resource.kind} {name} ", f"{known_as.kind} {known_name} ", 1)
-        hint = f"'modelyard why {known_name}' says what to do"
-        if resource is resources.MODELJOBS and isinstance(error, RetryLater):
-            hint = f"the job goes on; 'modelyard why {known_name}' says how far it is, --timeout waits longer"
-        raise type(error)(_indented(f"{told}\n{hint}")) from error
+        raise type(error)(_indented(f"{told}\n{_hint(resource, known_name, error)}")) from error
+    finally:
+        saying.cancel()
+        await asyncio.gather(saying, return_exceptions=True)
+
+
+def _hint(resource: Resource, name: str, error: ModelyardError) -> str:
+    if resource is resources.MODELJOBS and isinstance(error, RetryLater):
+        return f"it goes on; 'modelyard why {name}' says how far it is, --timeout waits longer"
+    return f"'modelyard why {name}' says what to do"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Patience:
-    """How to wait. seconds: at most. result: called with what came about; news: with what is waited for."""
+    """How to wait, and what becomes of what is said.
+
+    seconds: at most; job_seconds: for jobs, if not the same. result: gets what came about; summary: how a job ended;
+    aside: what remains to be known when the waiting is interrupted. follower: made for the subject of each object.
+    """
 
     seconds: float
+    job_seconds: float | None = None
     result: Callable[[str], None] = click.echo
-    news: Callable[[str], None] = to_stderr
+    summary: Callable[[str], None] = click.echo
+    aside: Callable[[str], None] = to_stderr
+    follower: Callable[[str, Object], Follower] = lambda subject, _body: News(subject)
 
 
 async def wait_all_ready(session: Session, bodies: Iterable[Object], patience: Patience) -> None:
@@ -170,8 +185,12 @@ async def wait_all_ready(session: Session, bodies: Iterable[Object], patience: P
     Raises one error for all that are not.
     """
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(until_ready(session, body, patience)) for body in ours(bodies)]
-    raise_all(task.result() for task in tasks)
+        tasks = [group.create_task(_until_ready(session, body, patience)) for body in ours(bodies)]
+    errors = [error for task in tasks if (error := task.result()) is not None]
+    if errors:
+        # What somebody must change comes before what may still come about.
+        errors.sort(key=lambda error: not isinstance(error, UserError))
+        raise type(errors[0])("\n".join(each_once([error.message for error in errors])))
 
 
 def ours(bodies: Iterable[Object]) -> list[Object]:
@@ -179,30 +198,51 @@ def ours(bodies: Iterable[Object]) -> list[Object]:
     return [body for body in bodies if objects.resource_of(body) in resources.OURS]
 
 
-async def until_ready(session: Session, body: Object, patience: Patience) -> ModelyardError | None:
+async def _until_ready(session: Session, body: Object, patience: Patience) -> ModelyardError | None:
     """Wait for one object. -> what went wrong."""
     generation = int(body["metadata"].get("generation") or 0)
-    subject = words.qualified(objects.resource_of(body), body["metadata"]["name"])
+    resource, name = objects.resource_of(body), body["metadata"]["name"]
+    subject = words.qualified(resource, name)
+    is_job = resource is resources.MODELJOBS
+    follower = _Last(patience.follower(subject, body))
+    seconds = patience.job_seconds if is_job and patience.job_seconds is not None else patience.seconds
     try:
-        found = await wait_for(
-            session, body, lambda state: objects.is_ready(state, generation), patience.seconds, say=patience.news
-        )
+        await wait_for(session, body, lambda state: objects.is_ready(state, generation), seconds, follower=follower)
+    except asyncio.CancelledError:
+        if is_job:
+            patience.aside(
+                f"{subject} goes on; to stop it: 'modelyard suspend {name}' ('modelyard resume {name}' goes on), "
+                f"or 'modelyard delete modeljob {name}'"
+            )
+        raise
     except ModelyardError as error:
+        if is_job and objects.has_failed(follower.state):
+            patience.summary(_summary(subject, follower.state))
         return error
-    if body["kind"] == resources.MODELJOBS.kind:
-        patience.result(progress.summary(subject, progress.of(found or {}), time.time()))
+    if is_job:
+        patience.summary(_summary(subject, follower.state))
     else:
         patience.result(f"{subject} is Ready")
     return None
 
 
-def raise_all(found: Iterable[ModelyardError | None]) -> None:
-    """One error for all."""
-    errors = [error for error in found if error is not None]
-    if errors:
-        # What somebody must change comes before what may still come about.
-        errors.sort(key=lambda error: not isinstance(error, UserError))
-        raise type(errors[0])("\n".join(each_once([error.message for error in errors])))
+def _summary(subject: str, state: Object | None) -> str:
+    return progress.summary(subject, progress.of(state or {}), time.time())
+
+
+class _Last:
+    """Keeps the last state beside what a Follower makes of it."""
+
+    def __init__(self, follower: Follower) -> None:
+        self.state: Object | None = None
+        self._follower = follower
+
+    def told(self, state: Object | None) -> None:
+        self.state = state
+        self._follower.told(state)
+
+    async def keep_saying(self) -> None:
+        await self._follower.keep_saying()
 
 
 def each_once(messages: list[str]) -> list[str]:

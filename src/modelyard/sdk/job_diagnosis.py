@@ -96,9 +96,14 @@ def _waiting(case: Case, subject: str, found: Progress, now: float) -> Diagnosis
     """It cannot start yet, or is tried again in a while."""
     complete = condition(case.body)
     own: Object = condition(case.model) if case.model else {}
-    model_fails = bool(own) and own.get("status") != "True" and found.reason in (
-        Reason.MODEL_NOT_READY,
-        own.get("reason"),
+    model_fails = (
+        bool(own)
+        and own.get("status") != "True"
+        and found.reason
+        in (
+            Reason.MODEL_NOT_READY,
+            own.get("reason"),
+        )
     )
     cause = own if model_fails else complete
     details = str(complete.get("message") or "")

@@ -277,8 +277,8 @@ class MemoryTask:
             case Done(report) | Final(report):
                 party.leaving = True
                 self.conclude(report)
-            case Failed(seconds=seconds):
-                party.due = self._world.clock.monotonic() + party.backoff.pause_after(seconds)
+            case Failed(seconds=seconds, progress=progress):
+                party.due = self._world.clock.monotonic() + party.backoff.pause_after(seconds, progress)
             case Left():
                 party.due = self._world.clock.monotonic() + party.refusals.pause(None)
                 party.waits = True

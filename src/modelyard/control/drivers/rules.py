@@ -28,6 +28,7 @@ class Backoff:
     """
 
     failures: int = 0
+    progress: tuple[int, ...] = ()
 
     def pause(self, ready_seconds: float | None) -> float:
         """Seconds to wait after an end. ready_seconds: how long it had been ready; None: it never was."""
@@ -38,10 +39,14 @@ class Backoff:
             return _QUICK_PAUSE
         return float(min(2 ** min(self.failures - 1, 10), _LONGEST_PAUSE))
 
-    def pause_after(self, seconds: float, *, advanced: bool = False) -> float:
-        """The same for a member of a task, which is never ready: one that ran for 60 s starts afresh, and so does one
-        while whose life the job advanced."""
-        return self.pause(max(seconds, _HEALTHY_SECONDS) if advanced or seconds >= _HEALTHY_SECONDS else None)
+    def pause_after(self, seconds: float, progress: tuple[int, ...] = ()) -> float:
+        """The same for a member of a task, which is never ready.
+
+        One that ran for 60 s starts afresh, and so does one during whose life its job advanced.
+        """
+        advanced = progress > self.progress
+        self.progress = max(self.progress, progress)
+        return self.pause(_HEALTHY_SECONDS if advanced or seconds >= _HEALTHY_SECONDS else None)
 
 
 @dataclass(frozen=True, slots=True)

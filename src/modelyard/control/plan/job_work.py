@@ -27,7 +27,7 @@ from modelyard.wire.work import (
 KIND = "ModelJob"
 PRIORITIES = {"low": -100, "normal": 0, "high": 100}
 _GRACE_SECONDS = 30.0
-_SHARDS_PER_RUNNER = 4
+_SHARDS_PER_RUNNER = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

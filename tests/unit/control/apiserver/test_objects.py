@@ -293,7 +293,8 @@ async def test_the_definitions_in_the_store_are_those_of_this_release() -> None:
         found = {
             name: await where.get(definitions.KIND, name) for name in (each["metadata"]["name"] for each in crds())
         }
-        assert [body and body["spec"]["scope"] for body in found.values()] == [None, "Cluster", "Namespaced", "Namespaced"]
+        scopes = [body and body["spec"]["scope"] for body in found.values()]
+        assert scopes == [None, "Cluster", "Namespaced", "Namespaced"]
         before = where.store.published
         await definitions.publish(where.store, where.objects, [changed, *third], where.clock)
         assert where.store.published == before

@@ -32,7 +32,7 @@ def test_a_final_failure_counts_whatever_the_exit_status(status: int) -> None:
         (End(status=0, report=HALF, said="; its log"), Failed("Crashed", _ENDED + "; its log")),
         (End(status=0, report=FOUND), Failed("Crashed", _ENDED)),
         (End(status=0), Failed("Crashed", _ENDED)),
-        (End(status=3, report=DONE, how="ended with exit status 3"), Failed("Crashed", "ended with exit status 3")),
+        (End(status=3, report=DONE, how="ended with 3"), Failed("Crashed", "ended with 3", progress=(0, 0, 0))),
         (End(status=-9, how="was killed", said="; its log"), Failed("Crashed", "was killed; its log")),
         (End(status=-9, report=DONE, cause=("Crashed", "ate too much")), Failed("Crashed", "ate too much")),
         (End(status=0, report=DONE, cause=("Crashed", "no report")), Failed("Crashed", "no report")),

@@ -89,6 +89,12 @@ def test_a_member_that_ran_for_a_minute_starts_afresh() -> None:
     assert [backoff.pause_after(seconds) for seconds in (5.0, 59.0, 1.0, 60.0, 1.0)] == [1, 2, 4, 0.1, 2]
 
 
+def test_a_member_whose_job_advanced_starts_afresh() -> None:
+    backoff = rules.Backoff()
+    lives = [(1, 0, 0), (1, 3, 0), (1, 3, 0), (1, 3, 0), (1, 4, 0), ()]
+    assert [backoff.pause_after(1.0, progress) for progress in lives] == [0.1, 0.1, 2, 4, 0.1, 2]
+
+
 def test_a_run_is_checked() -> None:
     for good in (task(), crew(), crew(parallelism=0), crew(restart=False, parallelism=1), gang()):
         rules.check_run(Run(task=good))

@@ -49,7 +49,6 @@ class Party:
         self._backoff = Backoff()
         self._refusals = Backoff()
         self._attempt = 0
-        self._progress: tuple[int, ...] = ()
         self._waits = False
         """For something that may come: room, or a Secret."""
         self._came = False
@@ -113,9 +112,7 @@ class Party:
                 self.leaving = True
                 self._concluded(report)
             case Failed(seconds=seconds, progress=progress):
-                advanced = progress > self._progress
-                self._progress = max(self._progress, progress)
-                return self._backoff.pause_after(seconds, advanced=advanced)
+                return self._backoff.pause_after(seconds, progress)
             case Left() if self._evicted_for and not self.leaving:
                 self._waits = True
                 self._make_room()
