@@ -131,6 +131,9 @@ class MemoryApi(Client):
         if method == "PATCH":
             return self._merge(at, body)
         if method == "DELETE":
+            wanted, found = (body or {}).get("preconditions", {}), self._objects[at]["metadata"]
+            if any(found[name] != value for name, value in wanted.items()):
+                raise ApiError(409, "Conflict", "precondition failed")
             return self.remove(at)
         return copy.deepcopy(self._objects[at])
 

@@ -37,10 +37,12 @@ def _not_negative(quantity: int | str) -> int | str:
 
 
 Name = Annotated[str, Field(pattern=ids.NAME_PATTERN, max_length=63)]
-Word = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$", max_length=63)]
+WORD_PATTERN = r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$"
+Word = Annotated[str, Field(pattern=WORD_PATTERN, max_length=63)]
 Duration = Annotated[str, Field(pattern=durations.PATTERN, max_length=32)]
 Digest = Annotated[str, Field(pattern=ids.DIGEST_PATTERN, max_length=71)]
-Uri = Annotated[str, Field(min_length=1, max_length=2048)]
+MAX_URI = 2048
+Uri = Annotated[str, Field(min_length=1, max_length=MAX_URI)]
 Quantity = Annotated[int | str, AfterValidator(_not_negative), Field(json_schema_extra={"pattern": quantities.PATTERN})]
 DateTime = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Datatype = Literal[

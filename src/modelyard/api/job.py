@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from modelyard.api import API_VERSION
 from modelyard.api.fields import (
+    MAX_URI,
     Conditions,
     DateTime,
     Digest,
@@ -30,7 +31,8 @@ JOB_NAME_RULES = (
     ),
     ("!self.metadata.name.contains('.')", "metadata.name must not contain dots"),
 )
-_ONCE = rules(("self == oldSelf", "cannot be changed: a job runs once; apply a job of another name"))
+_ANOTHER = "cannot be changed: a job runs once; apply a job of another name"
+_ONCE = rules(("self == oldSelf", _ANOTHER))
 _Columns = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=253)], ...], Field(min_length=1, max_length=4096)
 ]
@@ -158,7 +160,12 @@ class Run(Part):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            ("!has(self.outputModel) || has(self.output)", "outputModel needs output, where its artifact is kept")
+            ("!has(self.outputModel) || has(self.output)", "outputModel needs output, where its artifact is kept"),
+            (
+                f"!has(self.outputModel) || !has(self.output) || self.output.uri.size() + self.outputModel.path.size() "
+                f"< {MAX_URI}",
+                f"output.uri and outputModel.path together are at most {MAX_URI - 1} characters",
+            ),
         )
     )
 
@@ -181,8 +188,14 @@ class Run(Part):
     """Make a Model of the output."""
 
 
+def _recorded(name: str) -> tuple[str, str]:
+    """An optional field that is part of what is recorded: neither set, nor removed, nor changed later."""
+    same = f"!has(self.{name}) || self.{name} == oldSelf.{name}"
+    return f"has(self.{name}) == has(oldSelf.{name}) && ({same})", f"{name} {_ANOTHER}"
+
+
 class ModelJobSpec(Part):
-    """What to do. What is done cannot be changed; how it is run can."""
+    """What to do, which cannot be changed, and how much of it at once and how long, which can."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -192,6 +205,9 @@ class ModelJobSpec(Part):
                 "score and run cannot be exchanged: a job runs once; apply a job of another name",
             ),
             ("!has(self.run) || self.parallelism == 1", "parallelism goes with score; for run set run.nodes"),
+            _recorded("resources"),
+            _recorded("env"),
+            ("self.priority == oldSelf.priority", f"priority {_ANOTHER}"),
         )
     )
 
@@ -208,13 +224,14 @@ class ModelJobSpec(Part):
     ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     """Delete the object so many seconds after it ended; results stay. By default it stays."""
     resources: Resources | None = None
-    """Resources of one runner."""
+    """Resources of one runner. Cannot be changed."""
     env: Env | None = None
-    """Environment variables of the model's process, or of the program."""
+    """Environment variables of the model's process, or of the program. Cannot be changed."""
     suspend: bool = False
     """Stop the runners; what is committed stays, and the rest is done when this is false again."""
     priority: Literal["low", "normal", "high"] = "normal"
-    """Where there is not room for all, jobs of lower priority make room; services come before all jobs."""
+    """Where there is not room for all, jobs of lower priority make room; services come before all jobs. Cannot be
+    changed."""
     queue: Name | None = None
     """Kueue queue on Kubernetes. Without effect on one machine."""
 

@@ -18,12 +18,20 @@ _FIRST = ("Namespace", "Secret", "ConfigMap", "Runtime", "Model")
 """What others refer to goes first, so that nothing is said to be missing for a moment."""
 
 
-@click.command(epilog="Example: modelyard apply -f service.yaml --wait", short_help="Create or change objects.")
+@click.command(
+    epilog="Example: modelyard apply -f service.yaml --wait, or: modelyard apply -f job.yaml --watch",
+    short_help="Create or change objects.",
+)
 @manifest_option("apply")
 @click.option("--dry-run", is_flag=True, help="Let the server check everything and store nothing.")
 @click.option("--wait", is_flag=True, help="Wait until everything applied is Ready, or Complete.")
 @click.option("--watch", is_flag=True, help="The same, with a live view of jobs; for as long as they take.")
-@click.option("--timeout", default=waiting.TIMEOUT_SECONDS, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--timeout",
+    default=waiting.TIMEOUT_SECONDS,
+    show_default=True,
+    help="Seconds to wait; jobs that are watched may take longer.",
+)
 @output.formats("yaml", "json")
 @server_options
 def command(

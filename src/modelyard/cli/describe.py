@@ -93,8 +93,7 @@ def _job(body: Object, now: float) -> dict[str, str]:
         "State": found.state if found.reason else "",
         "Progress": ", ".join(filter(None, (percent, *pace))),
         "Shards": f"{found.shards[0]:,} of {found.shards[1]:,} committed" if found.shards else "",
-        "Rows": progress.rows(found),
-        "Error rows": f"{found.error_rows:,}" if found.rows is not None else "",
+        "Rows": _rows(found),
         "Runners": f"{found.active} active, {progress.count(found.failed, 'failure')} of {limit} allowed",
         "Started": _stamp(status.get("startTime"), now),
         "Ended": _stamp(status.get("completionTime"), now),
@@ -105,6 +104,13 @@ def _job(body: Object, now: float) -> dict[str, str]:
         "Dead letters": found.dead_letters if found.error_rows else "",
         "Output model": found.output_model,
     }
+
+
+def _rows(found: progress.Progress) -> str:
+    if found.rows is None:
+        return ""
+    total = f" of {found.total_rows:,}" if found.total_rows is not None else ""
+    return f"{found.rows:,}{total} scored" + (f", {found.error_rows:,} could not be" if found.error_rows else "")
 
 
 def _stamp(stamp: object, now: float) -> str:

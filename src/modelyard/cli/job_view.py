@@ -23,6 +23,7 @@ _JOB = "ModelJob"
 _LINE_SECONDS = 1.0
 _QUIET_SECONDS = 2.0
 _FRAMES_PER_SECOND = 4
+_WIDEST_NAME = 30
 _COLORS = {State.RUNNING: "cyan", State.COMPLETE: "green", State.FAILED: "red"}
 _WAITS = "yellow"
 
@@ -79,7 +80,9 @@ class _JobLines:
         if not found.reason:
             return
         self._last = progress.line(found)
-        if found.state is not self._state:
+        if found.state is State.COMPLETE:
+            self._said = self._last  # whoever waits says more
+        elif found.state is not self._state:
             self._state = found.state
             self._say()
         self._changed.set()
@@ -135,16 +138,16 @@ class Bars:
     def follower(self, subject: str, body: Object) -> Follower:
         if body.get("kind") != _JOB:
             return News(subject, self.say)
-        self.show(subject, body)
-        return _JobBar(lambda state: self.show(subject, state))
+        self.show(body)
+        return _JobBar(self.show)
 
-    def show(self, subject: str, state: Object) -> None:
+    def show(self, state: Object) -> None:
         """A job is so now."""
-        self._jobs[subject] = progress.of(state)
+        self._jobs[state["metadata"]["name"]] = progress.of(state)
 
     def picture(self) -> RenderableType:
         """All jobs as they are now."""
-        width = max(map(len, self._jobs), default=0)
+        width = min(max(map(len, self._jobs), default=0), _WIDEST_NAME)
         now = self._now()
         return Group(*(each for job in self._jobs.items() for each in _drawn(*job, width, now)))
 
@@ -161,20 +164,21 @@ class _JobBar:
         """The picture is drawn again and again by itself."""
 
 
-def _drawn(subject: str, found: Progress, width: int, now: float) -> Iterator[RenderableType]:
+def _drawn(name: str, found: Progress, width: int, now: float) -> Iterator[RenderableType]:
     color = _COLORS.get(found.state, _WAITS)
     percent = "" if found.percent is None else f"{found.percent}%"
     seconds = found.seconds(now)
     row = Table.grid(padding=(0, 1), expand=True)
-    row.add_column(width=width, no_wrap=True)
+    row.add_column(width=width, no_wrap=True, overflow="ellipsis")
     row.add_column(ratio=1, min_width=10)
     row.add_column(width=4, justify="right")
     row.add_column(width=max(map(len, State)), no_wrap=True)
     row.add_column(width=len("less than"), justify="right", no_wrap=True)
     pulse = found.state is State.RUNNING and found.percent is None
-    bar = ProgressBar(total=100, completed=found.percent or 0, pulse=pulse, complete_style=color, finished_style=color)
+    completed = found.percent or 0
+    bar = ProgressBar(completed=completed, pulse=pulse, complete_style=color, finished_style=color, pulse_style=color)
     time_text = "" if seconds is None else progress.span(seconds)
-    row.add_row(Text(subject, style="bold"), bar, percent, Text(found.state, style=color), time_text)
+    row.add_row(Text(name, style="bold"), bar, percent, Text(found.state, style=color), time_text)
     yield row
     details = _details(found)
     if details:

@@ -211,12 +211,11 @@ async def _until_ready(session: Session, body: Object, patience: Patience) -> Mo
     except asyncio.CancelledError:
         if is_job:
             patience.aside(
-                f"{subject} goes on; to stop it: 'modelyard suspend {name}' ('modelyard resume {name}' goes on), "
-                f"or 'modelyard delete modeljob {name}'"
+                f"{subject} goes on; stop it with 'modelyard suspend {name}' or 'modelyard delete modeljob {name}'"
             )
         raise
     except ModelyardError as error:
-        if is_job and objects.has_failed(follower.state):
+        if is_job and objects.has_failed(follower.state) and progress.of(follower.state or {}).started is not None:
             patience.summary(_summary(subject, follower.state))
         return error
     if is_job:

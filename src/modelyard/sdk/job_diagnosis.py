@@ -145,7 +145,7 @@ def _kept(found: Progress) -> tuple[str, ...]:
 
 def _left(found: Progress) -> tuple[str, ...]:
     facts = [f"results at {found.output}"] if found.output else []
-    facts += _dead_letters(found)
+    facts += _dead_letters(found) if found.dead_letters else []
     if found.output_model:
         facts.append(f"it made Model {found.output_model}")
     if found.metrics and found.state is State.COMPLETE:

@@ -72,7 +72,7 @@ def of(body: Mapping[str, Any]) -> Progress:
     return Progress(
         state=_state(body, found),
         reason=str(found.get("reason") or ""),
-        message=str(found.get("message") or "").partition("\n")[0],
+        message=_first_line(str(found.get("message") or "")),
         shards=(shards["committed"], shards["planned"]) if shards else None,
         rows=status.get("rows"),
         total_rows=status.get("totalRows"),
@@ -143,8 +143,10 @@ def told(found: Progress) -> str:
 
 
 def line(found: Progress) -> str:
-    """The same with the state, where it does not show by itself."""
-    return told(found) if found.state is State.RUNNING else f"{found.state}  {told(found)}".rstrip()
+    """The same with the state, where that does not show by itself."""
+    if not found.reason or (found.state is State.RUNNING and found.percent is not None):
+        return told(found)
+    return f"{found.state}  {told(found)}"
 
 
 def done(found: Progress) -> str:
@@ -201,6 +203,11 @@ def span(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """`1 row`, `2,000 rows`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _first_line(message: str) -> str:
+    first, more, _ = message.partition("\n")
+    return f"{first.rstrip(':')} ..." if more else first
 
 
 def _seconds(stamp: object) -> float | None:

@@ -1,4 +1,4 @@
-"""A million rows, each exactly once, whatever is killed; `MODELYARD_SEED` repeats a history, `make soak-jobs` tries new ones."""
+"""A million rows, each exactly once, whatever is killed. `MODELYARD_SEED` repeats a history."""
 
 import json
 import os

@@ -10,11 +10,12 @@ import pytest
 import modelyard.cli as cli
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.cli import faults, logs, main, waiting, words
+from modelyard.cli.logs import Wanted
 from modelyard.control.kube.client import ApiError
 
 COMMANDS = [
-    "apply", "delete", "describe", "get", "kubeconfig", "logs", "predict", "refresh", "restart", "validate", "version",
-    "why",
+    "apply", "delete", "describe", "get", "kubeconfig", "logs", "predict", "refresh", "restart", "resume", "suspend",
+    "validate", "version", "why",
 ]  # fmt: skip
 
 
@@ -154,7 +155,7 @@ def test_a_field_is_found_or_else_its_nearest_parent(path: str, line: int) -> No
 
 
 def test_logs_are_those_of_the_newest_revision() -> None:
-    files = [
+    names = [
         "digits-svc-00002.default-1.log",
         "digits-svc-00002.default-0.log",
         "digits-svc-00001.default-0.log",
@@ -164,13 +165,34 @@ def test_logs_are_those_of_the_newest_revision() -> None:
         "digits-0a1b2c3d-model-prepare-0a1b2c3d-1.default.log",
         "envoy.log",
     ]
+    files = dict.fromkeys(names, 0.0)
     newest = ["digits-svc-00002.default-0.log", "digits-svc-00002.default-1.log"]
-    assert logs.select(files, "digits", "default") == newest
-    assert logs.select(files, "digits", "default", "digits-svc-00001") == ["digits-svc-00001.default-0.log"]
-    assert logs.select(files, "digits", "team") == ["digits-svc-00003.team-0.log"]
-    assert logs.select(files, "forest", "default") == ["forest-prepare-0a1b2c3d-1.default.log"]
-    assert logs.select(files[6:], "digits", "default") == ["digits-0a1b2c3d-model-prepare-0a1b2c3d-1.default.log"]
-    assert logs.select(files, "dig", "default") == []
+    assert logs.select(files, Wanted("digits")) == newest
+    assert logs.select(files, Wanted("digits", revision="digits-svc-00001")) == ["digits-svc-00001.default-0.log"]
+    assert logs.select(files, Wanted("digits", "team")) == ["digits-svc-00003.team-0.log"]
+    assert logs.select(files, Wanted("forest")) == ["forest-prepare-0a1b2c3d-1.default.log"]
+    inline = "digits-0a1b2c3d-model-prepare-0a1b2c3d-1.default.log"
+    assert logs.select(dict.fromkeys(names[6:], 0.0), Wanted("digits")) == [inline]
+    assert logs.select(files, Wanted("dig")) == []
+
+
+def test_logs_of_a_job_are_those_of_the_one_that_wrote_last() -> None:
+    files = {
+        "score-job-11111111.default-0.log": 1.0,
+        "score-job-11111111.default-1.log": 5.0,
+        "score-job-22222222.default-10.log": 9.0,
+        "score-job-22222222.default-2.log": 2.0,
+        "score-job-33333333.team-0.log": 99.0,
+        "score-svc-00001.default-0.log": 0.0,
+        "score-prepare-0a1b2c3d-1.default.log": 0.0,
+        "other-score-job-44444444.default-0.log": 99.0,
+    }
+    newest = ["score-job-22222222.default-2.log", "score-job-22222222.default-10.log"]
+    assert logs.select(files, Wanted("score", source="runners")) == newest
+    assert logs.select(files, Wanted("score")) == ["score-svc-00001.default-0.log"]
+    assert logs.select(files, Wanted("score", source="reading")) == ["score-prepare-0a1b2c3d-1.default.log"]
+    del files["score-svc-00001.default-0.log"]
+    assert logs.select(files, Wanted("score")) == newest
 
 
 def test_logs_are_shown_with_the_name_of_their_process(

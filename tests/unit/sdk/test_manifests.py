@@ -61,6 +61,41 @@ def test_paths_become_relative_to_the_project(tmp_path: Path, uri: str, expected
     assert body["spec"]["uri"] == expected
 
 
+def test_every_path_of_a_job_becomes_relative_to_the_project(tmp_path: Path) -> None:
+    root = tmp_path.resolve()
+    score = {"model": {"uri": "m.onnx"}, "input": {"uri": "in/"}, "output": {"uri": "s3://lake/out", "keep": ["id"]}}
+    run = {
+        "command": ["python", "train.py"],
+        "workingDir": ".",
+        "environment": {"python": "../.venv/bin/python"},
+        "output": {"uri": "out"},
+        "checkpoint": {"uri": "file:///tmp/c"},
+    }
+
+    def applied(**spec: object) -> dict[str, object]:
+        body = {"apiVersion": "modelyard.dev/v1alpha1", "kind": "ModelJob", "metadata": {"name": "j"}, "spec": spec}
+        found = manifests.for_server(Document(str(root / "team" / "j.yaml"), 1, body), target(root))["spec"]
+        assert isinstance(found, dict)
+        return found
+
+    assert applied(score=score, parallelism=2) == {
+        "parallelism": 2,
+        "score": {
+            "model": {"uri": "team/m.onnx"},
+            "input": {"uri": "team/in"},
+            "output": {"uri": "s3://lake/out", "keep": ["id"]},
+        },
+    }
+    assert applied(run=run)["run"] == {
+        **run,
+        "workingDir": "team",
+        "environment": {"python": ".venv/bin/python"},
+        "output": {"uri": "team/out"},
+    }
+    named = {"model": {"name": "forest"}}
+    assert applied(score=named) == {"score": named}
+
+
 def test_a_path_outside_the_project_becomes_absolute(tmp_path: Path) -> None:
     root = tmp_path.resolve()
     body = manifests.for_server(document(root / "m.yaml", "../../x"), target(root / "project"))

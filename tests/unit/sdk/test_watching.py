@@ -7,8 +7,9 @@ import pytest
 
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.kube.client import ApiError
-from modelyard.control.kube.resources import MODELS
+from modelyard.control.kube.resources import MODELJOBS, MODELS
 from modelyard.sdk import watching
+from modelyard.sdk.objects import has_failed
 from modelyard.sdk.watching import SYNCED, Wish
 
 Object = dict[str, Any]
@@ -145,6 +146,15 @@ async def test_a_hopeless_state_that_stays_ends_the_waiting_early(monkeypatch: p
     server = Server(lists=[[broken]], watches=[[event("MODIFIED", {**broken}), None]])
     with pytest.raises(UserError, match="Model a is not Ready: ArtifactInvalid: cut off"):
         await waited(server, 60, hopeless=lambda state: state is not None)
+
+
+async def test_what_is_over_ends_the_waiting_at_once() -> None:
+    failed = {"type": "Failed", "status": "True"}
+    complete = {"type": "Complete", "status": "False", "reason": "SchemaMismatch", "message": "no column X"}
+    job = {"kind": "ModelJob", **model("a", 1), "status": {"conditions": [complete, failed]}}
+    wish = Wish(until=never, over=has_failed)
+    with pytest.raises(UserError, match="ModelJob a has failed: SchemaMismatch: no column X"):
+        await watching.wait(Server([[job]], []), MODELJOBS, "default", "a", wish, 60)  # type: ignore[arg-type]
 
 
 async def test_a_hopeless_state_may_be_renewed_in_time() -> None:

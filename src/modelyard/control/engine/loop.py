@@ -152,9 +152,11 @@ class Engine:
         refused = [
             error for action in diff(outcome.desired, observed) for error in await _refusal(self._driver.apply(action))
         ]
+        # A status that names a Model is written once there is that Model: nobody asks for it again afterwards.
+        unmade = outcome.made is not None and bool(unwritten)
         if owner is None:
             self._before.pop(key, None)
-        elif not self._writer.is_behind(owner):
+        elif not unmade and not self._writer.is_behind(owner):
             await self._writer.write_status(owner, outcome)
             self._tell(owner, (*happenings(self._before.get(key, Observed()), observed), *outcome.events))
             self._tell(owner, _defects(refused))
@@ -230,8 +232,8 @@ class Engine:
             self._writer.tell(owner, event)
 
     def _remember(self, key: Key, observed: Observed) -> None:
-        """What was told about replicas."""
-        if observed.units:
+        """What was told about replicas and members of tasks."""
+        if observed.units or observed.tasks:
             self._before[key] = observed
         else:
             self._before.pop(key, None)

@@ -43,7 +43,7 @@ class Writer:
         if outcome.made is not None:
             await self._make(namespace, outcome.made)
         if outcome.expired:
-            await self._delete(RESOURCES[owner["kind"]], namespace, owner["metadata"]["name"])
+            await self._expire(owner)
 
     async def write_status(self, owner: Object, outcome: Outcome) -> None:
         """Write the status when it differs. A conflict is a RetryLater: the decision was made on an older object."""
@@ -92,6 +92,21 @@ class Writer:
             if _owners(found) != _owners(body):
                 # As a rule that of an earlier owner of the same name, which is about to be collected.
                 raise RetryLater(f"{resource.kind} {metadata['name']} belongs to another object") from error
+
+    async def _expire(self, owner: Object) -> None:
+        """Delete the very version that was decided on: not one that was made anew under its name, nor one whose time
+        was prolonged.
+        """
+        metadata = owner["metadata"]
+        version = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        resource = RESOURCES[owner["kind"]]
+        try:
+            await self._client.delete(resource, metadata["namespace"], metadata["name"], preconditions=version)
+        except ApiError as error:
+            if error.conflict:
+                raise RetryLater(f"{resource.kind} {metadata['name']} changed in the meantime") from error
+            if error.status != 404:
+                raise
 
     async def _delete(self, resource: Resource, namespace: str, name: str) -> None:
         try:

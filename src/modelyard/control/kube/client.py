@@ -98,9 +98,17 @@ class Client:
         """Merge or JSON patch."""
         return await self.request("PATCH", resource.path(namespace, name), body=body, content_type=kind)
 
-    async def delete(self, resource: Resource, namespace: str | None, name: str) -> Object:
-        """Delete; its finalizers and dependents may take longer."""
-        return await self.request("DELETE", resource.path(namespace, name))
+    async def delete(
+        self, resource: Resource, namespace: str | None, name: str, *, preconditions: Mapping[str, str] | None = None
+    ) -> Object:
+        """Delete; its finalizers and dependents may take longer.
+
+        preconditions: the uid and resourceVersion that it must have; otherwise the answer is a conflict.
+        """
+        body = None
+        if preconditions is not None:
+            body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": dict(preconditions)}
+        return await self.request("DELETE", resource.path(namespace, name), body=body)
 
     async def request(
         self,

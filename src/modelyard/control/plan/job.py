@@ -17,11 +17,12 @@ from modelyard.control.ir.desired import Desired
 from modelyard.control.ir.observed import MemberState, ObservedTask
 from modelyard.control.ir.task import Task
 from modelyard.control.plan import job_status, reference
+from modelyard.control.plan.job_report import plausible
 from modelyard.control.plan.job_status import State, Verdict
 from modelyard.control.plan.job_work import KIND, Scorer, key, record
 from modelyard.control.plan.reference import Referrer
 from modelyard.control.plan.runtimes import Refusal
-from modelyard.control.plan.views import JobView, MadeModel, Outcome
+from modelyard.control.plan.views import Event, JobView, MadeModel, Outcome
 from modelyard.wire.report import JobReport
 
 __all__ = ["KIND", "desire", "key"]
@@ -31,15 +32,43 @@ def desire(view: JobView, now: float) -> Outcome:
     """What must run, and the status that follows from what is known."""
     if job_status.ended(view.job.status):
         return _afterwards(view.job, now)
+    seen = _seen(view)
+    known = _known(view, seen)
     refusal = _never(view)
     if refusal is not None:
-        return _outcome(view, Verdict(state=State.FAILED, reason=refusal.reason, message=refusal.message), now)
+        return _end(view, _failed(known, refusal.reason, refusal.message), seen, now)
+    if seen is not None and _is_over(seen):
+        return _end(view, _over(known, seen), seen, now)
     if view.job.spec.suspend:
         message = "suspend is true; what is committed stays, and the rest is done when it is false again"
-        return _outcome(view, Verdict(state=State.SUSPENDED, reason=Reason.SUSPENDED, message=message), now)
+        suspended = replace(known, state=State.SUSPENDED, reason=Reason.SUSPENDED, message=message, active=0)
+        return _outcome(view, suspended, now)
     if view.revision is None:
         return _begin(view, now)
-    return _follow(view, view.revision.task, now)
+    return _follow(view, view.revision.task, seen, known, now)
+
+
+def _seen(view: JobView) -> ObservedTask | None:
+    """The recorded task, where the driver has it."""
+    name = view.revision.task.name if view.revision else ""
+    return next((each for each in view.observed.tasks if each.name == name), None)
+
+
+def _known(view: JobView, seen: ObservedTask | None) -> Verdict:
+    """What does not depend on how it goes on."""
+    return Verdict(
+        state=State.RUNNING,
+        reason=Reason.STARTING,
+        message="runners are being started",
+        report=_latest(seen) if seen else None,
+        failures=job_status.failures(view.job.status, seen) if view.revision else None,
+        active=_active(seen) if seen else 0,
+    )
+
+
+def _is_over(task: ObservedTask) -> bool:
+    """Not one that ended without a word: its driver has ended it, for example together with the server."""
+    return task.finished_at is not None and (task.report is not None or bool(task.message))
 
 
 def _never(view: JobView) -> Refusal | None:
@@ -92,49 +121,49 @@ def _begin(view: JobView, now: float) -> Outcome:
     return _outcome(view, starting, now, Desired(records=(revision,)))
 
 
-def _follow(view: JobView, recorded: Task, now: float) -> Outcome:
-    """The recorded task, until it is over."""
+def _follow(view: JobView, recorded: Task, seen: ObservedTask | None, known: Verdict, now: float) -> Outcome:
+    """The recorded task, as long as it may run."""
     spec = view.job.spec
-    task = msgspec.structs.replace(recorded, parallelism=spec.parallelism) if spec.score else recorded
-    observed = next((each for each in view.observed.tasks if each.name == task.name), None)
-    verdict = _verdict(view.job, observed, now)
-    # A task that is over stays until the stored status shows its result: a lost write then costs nothing.
-    kept = verdict.state is not State.FAILED or (observed is not None and observed.finished_at is not None)
-    outcome = _outcome(view, verdict, now, Desired(tasks=(task,) if kept else ()))
-    return replace(outcome, made=_made(view.job, verdict.report) if verdict.state is State.COMPLETE else None)
-
-
-def _verdict(job: ModelJob, task: ObservedTask | None, now: float) -> Verdict:
-    """What the runners' reports and ends mean."""
-    failures = job_status.failures(job.status, task)
-    known = Verdict(state=State.RUNNING, reason=Reason.STARTING, message="runners are being started", failures=failures)
-    if task is None:
-        return replace(known, state=State.RUNNING, wake_at=_deadline(job, now))
-    known = replace(known, report=_latest(task), active=_active(task))
-    if task.finished_at is not None:
-        return _over(known, task)
-    limit = job.spec.backoff_limit
+    failures, limit = known.failures or 0, spec.backoff_limit
     if failures > limit:
-        message = f"{failures} runners failed, backoffLimit is {limit}{_last_words(task, '; the last: ')}"
-        return replace(known, state=State.FAILED, reason=Reason.BACKOFF_LIMIT_EXCEEDED, message=message)
-    due = _deadline(job, now)
+        message = f"{failures} runners failed, backoffLimit is {limit}{_last_words(seen)}"
+        return _end(view, _failed(known, Reason.BACKOFF_LIMIT_EXCEEDED, message), seen, now)
+    due = _deadline(view.job, now)
     if due is not None and now >= due:
-        seconds = job.spec.active_deadline_seconds
-        message = f"not done within {seconds} s (activeDeadlineSeconds)"
-        return replace(known, state=State.FAILED, reason=Reason.DEADLINE_EXCEEDED, message=message)
-    return replace(_running(known, task), wake_at=due)
+        message = f"not done within {spec.active_deadline_seconds} s (activeDeadlineSeconds)"
+        return _end(view, _failed(known, Reason.DEADLINE_EXCEEDED, message), seen, now)
+    task = msgspec.structs.replace(recorded, parallelism=spec.parallelism) if spec.score else recorded
+    again = seen is not None and seen.finished_at is not None  # forgotten first, then run again
+    verdict = replace(_running(known, seen) if seen and not again else known, wake_at=due)
+    return _outcome(view, verdict, now, Desired(tasks=() if again else (task,)))
+
+
+def _end(view: JobView, verdict: Verdict, seen: ObservedTask | None, now: float) -> Outcome:
+    """The task is left as it is until the stored status shows the result: a write that is lost then costs nothing, and
+    what has failed is not run again.
+    """
+    outcome = _outcome(view, verdict, now, Desired(kept=(seen.name,) if seen else ()))
+    made = _made(view.job, verdict.report) if verdict.state is State.COMPLETE else None
+    if made is None:
+        return outcome
+    told = Event(type="Normal", reason=Reason.MODEL_CREATED, message=f"made Model {made.name} of the output")
+    return replace(outcome, made=made, events=(told, *outcome.events))
+
+
+def _failed(known: Verdict, reason: Reason, message: str) -> Verdict:
+    return replace(known, state=State.FAILED, reason=reason, message=message, active=0)
 
 
 def _over(known: Verdict, task: ObservedTask) -> Verdict:
+    """What the end of all runners means."""
     report = task.report
     if report is not None and report.job is not None and report.job.done:
         reason = Reason.ALREADY_DONE if report.job.already else Reason.COMPLETED
-        return replace(known, state=State.COMPLETE, reason=reason, message="", report=report.job, active=0)
+        told = plausible(report.job)
+        return replace(known, state=State.COMPLETE, reason=reason, message="", report=told, active=0)
     if report is not None and report.failure is not None:
-        told = report.failure
-        return replace(known, state=State.FAILED, reason=job_status.reason(told.reason), message=told.message, active=0)
-    message = task.message or "the runners ended without a report"
-    return replace(known, state=State.FAILED, reason=Reason.CRASHED, message=message, active=0)
+        return _failed(known, job_status.reason(report.failure.reason), report.failure.message)
+    return _failed(known, Reason.CRASHED, task.message or "the runners ended without a report")
 
 
 def _running(known: Verdict, task: ObservedTask) -> Verdict:
@@ -150,7 +179,7 @@ def _running(known: Verdict, task: ObservedTask) -> Verdict:
 
 def _latest(task: ObservedTask) -> JobReport | None:
     """The report that knows most; each tells of the whole run."""
-    reports = [each.report.job for each in task.members if each.report and each.report.job]
+    reports = [plausible(each.report.job) for each in task.members if each.report and each.report.job]
     return max(reports, key=lambda each: (each.run, each.committed, each.rows, each.percent or 0), default=None)
 
 
@@ -158,10 +187,10 @@ def _active(task: ObservedTask) -> int:
     return sum(each.state is MemberState.RUNNING for each in task.members)
 
 
-def _last_words(task: ObservedTask, before: str) -> str:
-    troubles = [each.trouble for each in task.members if each.trouble]
+def _last_words(task: ObservedTask | None) -> str:
+    troubles = [each.trouble for each in task.members if each.trouble] if task else []
     latest = max(troubles, key=lambda each: each.since, default=None)
-    return f"{before}{latest.reason}: {latest.message}" if latest else ""
+    return f"; the last: {latest.reason}: {latest.message}" if latest else ""
 
 
 def _deadline(job: ModelJob, now: float) -> float | None:
@@ -195,11 +224,11 @@ def _afterwards(job: ModelJob, now: float) -> Outcome:
     """Nothing runs any more; the object goes when its time is over."""
     ttl, completed = job.spec.ttl_seconds_after_finished, job.status.completion_time
     if ttl is None or completed is None:
-        return Outcome(status=job_status.kept(job, now))
+        return Outcome(status=job_status.kept(job))
     due = clock.seconds_since_epoch(completed) + ttl
     if now >= due:
         return Outcome(expired=True)
-    return Outcome(status=job_status.kept(job, now), wake_at=due)
+    return Outcome(status=job_status.kept(job), wake_at=due)
 
 
 def _outcome(view: JobView, verdict: Verdict, now: float, desired: Desired | None = None) -> Outcome:

@@ -7,7 +7,7 @@ from typing import Any
 
 from modelyard.api.job import ModelJob, ModelJobStatus
 from modelyard.base import durations
-from modelyard.base.clock import timestamp
+from modelyard.base.clock import micro_timestamp, timestamp
 from modelyard.base.conditions import Condition, Reason, Status
 from modelyard.control.ir.observed import ObservedTask
 from modelyard.control.plan import compute, status
@@ -45,8 +45,8 @@ def ended(found: ModelJobStatus) -> bool:
 
 
 def failures(found: ModelJobStatus, task: ObservedTask | None) -> int:
-    """Failures over all servers: those before the task that is seen now, and its own."""
-    return _before(found, task) + (task.failures if task else 0)
+    """Failures over all servers: those before the task that is seen now, and its own. Never fewer than were told."""
+    return max(found.failed or 0, _before(found, task) + (task.failures if task else 0))
 
 
 def outcome(view: JobView, verdict: Verdict, now: float) -> Outcome:
@@ -59,16 +59,12 @@ def outcome(view: JobView, verdict: Verdict, now: float) -> Outcome:
     return Outcome(status=status.status(body, stamped, generation), events=status.events(found, job.status.conditions))
 
 
-def kept(job: ModelJob, now: float) -> dict[str, Any]:
-    """The stored status of a job that is over."""
-    body = _stored(job)
+def kept(job: ModelJob) -> dict[str, Any]:
+    """The stored status of a job that is over, word for word."""
     generation = job.metadata.generation
-    found = tuple(
-        Condition(type=each.type, status=Status(each.status), reason=reason(each.reason), message=each.message)
-        for each in job.status.conditions or ()
-    )
-    stamped = status.conditions(found, job.status.conditions, generation, now)
-    return status.status(body, stamped, generation)
+    stored = job.status.conditions or ()
+    found = [{**each.model_dump(by_alias=True, mode="json"), "observedGeneration": generation} for each in stored]
+    return status.status(_stored(job), found, generation)
 
 
 def reason(word: str) -> Reason:
@@ -104,7 +100,7 @@ def _sentence(verdict: Verdict, body: Mapping[str, Any]) -> str:
     if verdict.state is State.COMPLETE:
         return _done(verdict, body)
     if verdict.reason is not Reason.RUNNING:
-        return verdict.message
+        return verdict.message or f"nothing is known but the reason, {verdict.reason}"
     told = _progress(verdict.report, body)
     trouble = f"; the last failure: {verdict.message}" if verdict.message else ""
     return told + trouble
@@ -144,18 +140,19 @@ def _body(job: ModelJob, view: JobView, verdict: Verdict, now: float) -> dict[st
     runs = verdict.state in (State.RUNNING, State.COMPLETE)
     if runs:
         body.setdefault("startTime", timestamp(now))
-        _count(body, job, view, verdict)
     body["active"] = verdict.active
     if verdict.state is State.SUSPENDED:
         body.pop("startTime", None)  # as of a Job of Kubernetes: the deadline counts from being resumed
     if verdict.failures is not None:
         body["failed"] = verdict.failures
+        _count(body, view)
     if view.revision is not None and view.revision.inputs.get("model"):
         body["digest"] = view.revision.inputs["model"]["digest"]
     if verdict.report is not None:
         body |= _reported(verdict.report, body)
     if verdict.state in (State.COMPLETE, State.FAILED):
         body["completionTime"] = timestamp(now)
+    if verdict.state is not State.RUNNING or not verdict.active:
         for name in ("rowsPerSecond", "estimatedRemainingSeconds"):
             body.pop(name, None)
     if verdict.state is State.COMPLETE:
@@ -165,24 +162,24 @@ def _body(job: ModelJob, view: JobView, verdict: Verdict, now: float) -> dict[st
     return body
 
 
-def _count(body: dict[str, Any], job: ModelJob, view: JobView, verdict: Verdict) -> None:
+def _count(body: dict[str, Any], view: JobView) -> None:
     revision = view.revision
     task = next((each for each in view.observed.tasks if revision and each.name == revision.task.name), None)
-    if task is not None and verdict.failures is not None:
-        body["failures"] = {"since": timestamp(task.started_at), "before": _before(job.status, task)}
+    if task is not None:
+        body["failures"] = {"since": micro_timestamp(task.started_at), "before": _before(view.job.status, task)}
 
 
 def _before(found: ModelJobStatus, task: ObservedTask | None) -> int:
     counted = found.failures
-    if task is not None and counted is not None and counted.since == timestamp(task.started_at):
+    if task is not None and counted is not None and counted.since == micro_timestamp(task.started_at):
         return counted.before
     return found.failed or 0
 
 
 def _reported(report: JobReport, before: Mapping[str, Any]) -> dict[str, Any]:
     """A runner that has just been started knows less than one before it: progress does not go back."""
-    shards = before.get("shards")
-    if shards and (report.run, report.committed) < (before.get("run") or 0, shards["committed"]):
+    shards = before.get("shards") or {"committed": 0}
+    if (report.run, report.committed) < (before.get("run") or 0, shards["committed"]):
         return {}
     known: dict[str, Any] = {
         "run": report.run or None,

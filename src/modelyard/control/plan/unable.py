@@ -17,18 +17,19 @@ def leave_alone(
 ) -> Outcome:
     """Everything as it is, with `Ready=False` (of a job `Complete=False`) and the reason in the status.
 
-    stored: the object as the API server holds it, which may be of any form below metadata.
+    stored: the object as the API server holds it, which may be of any form below metadata. A job that has ended stays
+    ended: nothing of it runs any more, and its status is its result.
     """
+    if stored.get("kind") == "ModelJob" and _ended(stored):
+        return Outcome()
     found = Condition(
         type="Complete" if stored.get("kind") == "ModelJob" else "Ready",
         status=Status.FALSE,
         reason=reason,
         message=message,
     )
-    before = stored.get("status")
-    before = before if isinstance(before, dict) else {}
-    kept = before.get("conditions")
-    conditions = [each for each in kept if isinstance(each, dict)] if isinstance(kept, list) else []
+    before = _status(stored)
+    conditions = _conditions(stored)
     ready = next((each for each in conditions if each.get("type") == found.type), {})
     generation = int(stored["metadata"].get("generation", 1))
     since = ready.get("lastTransitionTime") if ready.get("status") == str(found.status) else None
@@ -48,4 +49,20 @@ def leave_alone(
             kept=tuple(each.name for each in observed.tasks),
         ),
         status={**before, "observedGeneration": generation, "conditions": [stamped, *others]},
+    )
+
+
+def _status(stored: Object) -> Object:
+    found = stored.get("status")
+    return found if isinstance(found, dict) else {}
+
+
+def _conditions(stored: Object) -> list[Object]:
+    found = _status(stored).get("conditions")
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+def _ended(stored: Object) -> bool:
+    return any(
+        each.get("type") in ("Complete", "Failed") and each.get("status") == "True" for each in _conditions(stored)
     )

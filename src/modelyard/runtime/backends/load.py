@@ -18,13 +18,18 @@ SUFFIXES = {
 _ONNX_APART = (sys.executable, "-P", "-u", "-m", "modelyard.runtime.backends.apart")
 
 
-async def load(work: ModelWork, path: Path, *, threads: int, scratch: Path, apart: bool = False) -> Backend:
-    """Load the artifact at `path`, a file or a folder. apart: in a process of its own, also where that costs speed.
+async def load(
+    work: ModelWork, path: Path, *, threads: int, scratch: Path, job: bool = False, apart: bool = False
+) -> Backend:
+    """Load the artifact at `path`, a file or a folder.
+
+    job: rows that end the model are looked for, see `WorkerBackend.open`. apart: in a process of its own, also where
+    that costs speed.
 
     A Runtime's own worker gets the artifact as it is. Raises LoadFailed.
     """
     if work.command:
-        return await WorkerBackend.open(work, path, threads=threads, scratch=scratch)
+        return await WorkerBackend.open(work, path, threads=threads, scratch=scratch, hurry=job)
     if work.format == "onnx" and not apart:
         # ONNX Runtime takes 80 ms and 30 MB, which a server of another format does not spend.
         from modelyard.runtime.backends.onnx import OnnxBackend  # noqa: PLC0415
@@ -32,10 +37,12 @@ async def load(work: ModelWork, path: Path, *, threads: int, scratch: Path, apar
         return await OnnxBackend.open(path, threads)
     if work.format == "onnx":
         return await WorkerBackend.open(
-            work, model_file(path, "onnx"), threads=threads, scratch=scratch, own=_ONNX_APART
+            work, model_file(path, "onnx"), threads=threads, scratch=scratch, hurry=job, own=_ONNX_APART
         )
     if work.format in BUILTIN_FORMATS:
-        return await WorkerBackend.open(work, model_file(path, work.format), threads=threads, scratch=scratch)
+        return await WorkerBackend.open(
+            work, model_file(path, work.format), threads=threads, scratch=scratch, hurry=job
+        )
     raise LoadFailed(Reason.FORMAT_UNKNOWN, unknown(work.format))
 
 

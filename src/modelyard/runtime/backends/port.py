@@ -27,6 +27,10 @@ class WorkerDied(RetryLater):
     """The process that scored a batch ended; only that batch is affected."""
 
 
+class WorkerMissing(WorkerDied):
+    """It cannot be started again at this moment; nothing is known about the batch."""
+
+
 class Backend(Protocol):
     """A loaded model."""
 

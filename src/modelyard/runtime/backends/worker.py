@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from modelyard.runtime.backends.port import LoadFailed, Tensors, WorkerDied
+from modelyard.runtime.backends.port import LoadFailed, Tensors, WorkerDied, WorkerMissing
 from modelyard.runtime.worker import process as processes
 from modelyard.runtime.worker import python_worker
 from modelyard.runtime.worker.process import ProcessEnded, StartRefused, WorkerProcess
@@ -28,11 +28,14 @@ _LONGEST_PAUSE_SECONDS = 30.0
 class WorkerBackend:
     """A worker, and the next one when it died."""
 
-    def __init__(self, start: Callable[[], Awaitable[WorkerProcess]], worker: WorkerProcess) -> None:
+    def __init__(
+        self, start: Callable[[], Awaitable[WorkerProcess]], worker: WorkerProcess, *, hurry: bool = False
+    ) -> None:
         self.inputs: tuple[TensorSpec, ...] = worker.ready.inputs
         self.outputs: tuple[TensorSpec, ...] = worker.ready.outputs
         self.format_version = worker.ready.format_version
         self._start = start
+        self._hurry = hurry
         self._worker = worker
         self._deaths = 0
         self._not_before = 0.0
@@ -40,11 +43,19 @@ class WorkerBackend:
 
     @classmethod
     async def open(
-        cls, work: ModelWork, path: Path, *, threads: int, scratch: Path, own: tuple[str, ...] = _OWN_WORKER
+        cls,
+        work: ModelWork,
+        path: Path,
+        *,
+        threads: int,
+        scratch: Path,
+        own: tuple[str, ...] = _OWN_WORKER,
+        hurry: bool = False,
     ) -> "WorkerBackend":
         """Load the model in a new process: the command of the work, else `own`, our worker for scikit-learn by default.
 
-        path: the model's file or folder. Raises LoadFailed.
+        path: the model's file or folder. hurry: one that ended is started again without growing pauses, for callers who
+        look for the rows that end it. Raises LoadFailed.
         """
         argv = work.command or own
         variables = processes.environment(os.environ, threads, str(scratch))
@@ -56,7 +67,7 @@ class WorkerBackend:
             except StartRefused as error:
                 raise LoadFailed(error.reason, error.message, retry=error.retry) from error
 
-        return cls(start, await start())
+        return cls(start, await start(), hurry=hurry)
 
     @property
     def pid(self) -> int:
@@ -93,11 +104,12 @@ class WorkerBackend:
             worker = await self._start()
         except LoadFailed as error:
             self._died()
-            raise WorkerDied(f"the model's process cannot be started again: {error.message}", self._pause()) from error
+            message = f"the model's process cannot be started again: {error.message}"
+            raise WorkerMissing(message, self._pause()) from error
         if (worker.ready.inputs, worker.ready.outputs) != (self.inputs, self.outputs):
             await worker.close(0)
             self._died()
-            raise WorkerDied("the model's process came back with another signature", self._pause())
+            raise WorkerMissing("the model's process came back with another signature", self._pause())
         self._worker = worker
 
     def _died(self) -> None:
@@ -106,7 +118,7 @@ class WorkerBackend:
         self._not_before = time.monotonic() + self._pause()
 
     def _pause(self) -> float:
-        if self._deaths <= _AT_ONCE:
+        if self._deaths <= _AT_ONCE or self._hurry:
             return 0.0
         return min(_FIRST_PAUSE_SECONDS * 2.0 ** min(self._deaths - _AT_ONCE - 1, 10), _LONGEST_PAUSE_SECONDS)
 

@@ -17,6 +17,7 @@ from modelyard.runtime.jobs.records import InputRefused
 from modelyard.runtime.worker.tensors import DTYPES
 from modelyard.wire.work import TensorSpec
 
+Image: Any
 try:
     from PIL import Image
 except ImportError:  # pip install modelyard[images]

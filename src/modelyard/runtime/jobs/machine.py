@@ -103,8 +103,9 @@ def open_output(seen: Seen, records: Mapping[int, RunRecord], wish: Wish) -> Ope
         if records[number].job == wish.job:
             return Finish(number, already=False) if seen.runs[number].closed else Follow(number)
     last = seen.latest
-    # After an overwrite only the parts of the last run are there.
-    candidates = sorted(records, reverse=True) if wish.mode == "append" else [last] if last else []
+    alone = not any(seen.parts.get(number) for number in records if number != last)
+    # What was done is there still, unless it was overwritten since; overwriting wants nothing else beside it.
+    candidates = sorted(records, reverse=True) if wish.mode == "append" else [last] if last and alone else []
     for number in candidates:
         if records[number].identity == wish.identity:
             return Finish(number, already=True) if seen.runs[number].closed else Follow(number)
@@ -114,7 +115,7 @@ def open_output(seen: Seen, records: Mapping[int, RunRecord], wish: Wish) -> Ope
         return Refuse(
             Reason.OUTPUT_IN_USE,
             f"another job (uid {records[last].job}) has begun to write to {wish.uri} and has not finished; wait for "
-            "it, use another uri, or take it over with mode: overwrite",
+            "it, use another uri, or take it over with mode: overwrite; if that job is gone, remove what lies there",
         )
     if wish.mode == "create" and (last or seen.foreign):
         found = seen.foreign[0] if seen.foreign else f"the results of run {last}"

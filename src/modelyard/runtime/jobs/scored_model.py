@@ -36,7 +36,7 @@ class ScoredModel:
                 path = await asyncio.to_thread(Cache(Path(place.cache)).path, model.digest)
                 scratch = Path(place.scratch) / ("careful" if careful else "model")
                 scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-                found = await load(model, path, threads=self._work.threads, scratch=scratch, apart=careful)
+                found = await load(model, path, threads=self._work.threads, scratch=scratch, job=True, apart=careful)
                 self._stack.push_async_callback(found.close)
                 self._backends[careful] = found
             return self._backends[careful]

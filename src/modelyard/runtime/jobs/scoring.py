@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from modelyard.base.errors import RetryLater, UserError
-from modelyard.runtime.backends.port import Array, Backend
+from modelyard.runtime.backends.port import Array, Backend, WorkerMissing
 from modelyard.runtime.jobs.mapping import Mapping
 from modelyard.runtime.jobs.records import Batch, RowError
 from modelyard.wire.work import TensorSpec
@@ -34,6 +34,7 @@ class _Found:
     bad: dict[int, tuple[str, str]] = field(default_factory=dict)
     refused: int = 0
     accepted: bool = False
+    halved: bool = False
 
 
 class Scorer:
@@ -74,15 +75,20 @@ class Scorer:
             found.bad[start] = (code, message)
             found.refused += code == "Refused"
             return
+        found.halved = True
         middle = (start + stop) // 2
         await self._halve(inputs, start, middle, found)
         await self._halve(inputs, middle, stop, found)
 
     async def _ask(self, inputs: dict[str, Array], start: int, stop: int, found: _Found) -> tuple[str, str]:
-        """("", "") when it answered, else a code and its words. A model that ended is asked the same once more."""
+        """("", "") when it answered, else a code and its words.
+
+        A model that ended is asked the same once more for a whole batch, where it may have been an accident, and for a
+        single row, which must not be blamed for one.
+        """
         part = {name: array[start:stop] for name, array in inputs.items()}
         last: RetryLater | None = None
-        for _ in range(2):
+        for _ in range(1 if found.halved and stop - start > 1 else 2):
             if last is not None:
                 pause = last.retry_after_seconds or _PAUSE_SECONDS
                 await asyncio.sleep(min(pause, _LONGEST_PAUSE_SECONDS))
@@ -90,6 +96,8 @@ class Scorer:
                 answer = await self._backend.infer(part)
             except UserError as error:
                 return "Refused", error.message.removeprefix("the model refused the values: ")
+            except WorkerMissing:
+                raise
             except RetryLater as error:
                 last = error
             else:

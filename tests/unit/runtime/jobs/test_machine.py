@@ -92,6 +92,14 @@ def test_work_that_was_overwritten_since_is_done_again() -> None:
     assert machine.open_output(seen, records, wish(identity="same", mode="append")) == Finish(1, already=True)
 
 
+def test_overwriting_wants_nothing_beside_the_same_work() -> None:
+    seen = Seen(runs={1: RunSeen(closed=True), 2: RunSeen(closed=True)}, parts={1: ("part-00001-00000.parquet",)})
+    records = {1: run(1, identity="third"), 2: run(2, job="c", identity="same", mode="append")}
+    assert machine.open_output(seen, records, wish(identity="same", mode="overwrite")) == Take(3)
+    swept = replace(seen, parts={2: ("part-00002-00000.parquet",)})
+    assert machine.open_output(swept, records, wish(identity="same", mode="overwrite")) == Finish(2, already=True)
+
+
 def step(seen_run: RunSeen, me: Me | None = None, record: RunRecord | None = None, **seen: object) -> object:
     record = record or run()
     there = Seen(runs={record.number: seen_run, **dict(seen.get("more", {}))})  # type: ignore[call-overload]

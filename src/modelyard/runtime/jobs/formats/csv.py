@@ -23,9 +23,9 @@ _SHOWN = 60
 def schema(file: Any, name: str) -> pa.Schema:
     """As the first MiB lets one think; rows of another length are not counted."""
     data = lines.head(file, quotes=True)
-    _text(data, name, 0)
     names, start = _header(data, name)
     rest = data[start:]
+    _text(rest, name, 0)
     if not rest.strip():
         return pa.schema([(each, pa.string()) for each in names])
     with readable(name, ""):
@@ -89,7 +89,14 @@ def _parsed(
             ),
         )
     bad = np.array([row.number - 1 for row in refused], np.int64)
-    every = np.arange(_count(table, data, bad), dtype=np.int64)
+    count = _count(data)
+    if table.num_columns and table.num_rows + len(bad) != count:
+        raise InputRefused(
+            Reason.INPUT_INVALID,
+            f"{name}, from row {wanted.first_row}: quotes or line breaks are not as in CSV (a lone carriage return, a "
+            "quote within a value); write the file again",
+        )
+    every = np.arange(count, dtype=np.int64)
     rows = np.delete(every, bad) + wanted.first_row
     errors = [
         RowError(
@@ -102,11 +109,11 @@ def _parsed(
     return table, rows, errors
 
 
-def _count(table: pa.Table, data: bytes, bad: np.ndarray[Any, Any]) -> int:
-    if table.num_columns:
-        return int(table.num_rows + len(bad))
+def _count(data: bytes) -> int:
     stops, _ = lines.ends(data, quotes=True)
-    starts = np.concatenate(([0], stops[:-1] + 1)) if len(stops) else stops
+    if not len(stops):
+        return 0
+    starts = np.concatenate(([0], stops[:-1] + 1))
     return int(len(stops) - lines.blank(data, starts, stops).sum())
 
 

@@ -41,14 +41,14 @@ def plain(found: pa.Schema) -> pa.Schema:
 
 def survey(file: Any, name: str, segment_bytes: int) -> tuple[Segment, ...]:
     """One pass over the file."""
-    return lines.survey(file, name, segment_bytes, quotes=False)
+    file.seek(0)
+    start = len(lines.BOM) if file.read(len(lines.BOM)) == lines.BOM else 0
+    return lines.survey(file, name, segment_bytes, quotes=False, start=start)
 
 
 def read(file: Any, name: str, wanted: Any) -> Iterator[Batch]:  # noqa: ARG001  lines are told by their numbers
     """A segment at once; line by line only where one of them is wrong."""
     data = lines.text(file, wanted.start, wanted.stop)
-    if wanted.start == 0:
-        data = data.removeprefix(lines.BOM)
     asked = pa.schema([wanted.schema.field(column) for column in wanted.columns])
     records = [each for each in data.split(b"\n") if each.strip(b"\r")]
     for start in range(0, len(records), wanted.batch_rows):
