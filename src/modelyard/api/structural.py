@@ -18,6 +18,7 @@ _KEPT = frozenset(
         "minProperties", "maxProperties", "required",
     }
 )  # fmt: skip
+_RULES = "x-kubernetes-validations"
 _INT_OR_STRING = [{"type": "integer"}, {"type": "string"}]
 
 
@@ -66,15 +67,21 @@ def _resolve(raw: Schema, definitions: Schema) -> Schema:
     while True:
         if "$ref" in raw:
             target = definitions[raw["$ref"].rsplit("/", 1)[1]]
-            raw = {**target, **{key: value for key, value in raw.items() if key != "$ref"}}
+            raw = _over(target, {key: value for key, value in raw.items() if key != "$ref"})
             continue
         members = [member for member in raw.get("anyOf", ()) if member.get("type") != "null"]
         if len(members) == 1:
-            raw = {**members[0], **{key: value for key, value in raw.items() if key != "anyOf"}}
+            raw = _over(members[0], {key: value for key, value in raw.items() if key != "anyOf"})
             continue
         if members and len(members) != len(raw["anyOf"]):
             raw = {**raw, "anyOf": members}
         return raw
+
+
+def _over(kind: Schema, field: Schema) -> Schema:
+    """A field says more than the type that it has; the rules of both hold."""
+    both = [*kind.get(_RULES, ()), *field.get(_RULES, ())]
+    return {**kind, **field, **({_RULES: both} if both else {})}
 
 
 def _int_or_string(raw: Schema, path: str) -> Schema:

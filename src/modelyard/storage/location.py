@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from modelyard.base.conditions import Reason
 from modelyard.storage.errors import StoreRefused
@@ -41,7 +41,7 @@ def parse(uri: str, root: str = "") -> Location:
         return _file(uri, uri, root)
     name = scheme[1].lower()
     if name == "file":
-        parts = urlsplit(uri)
+        parts = _split(uri)
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise StoreRefused(Reason.UNSUPPORTED, f"{uri} names no file of this machine; write file:///absolute/path")
         return _file(uri, unquote(parts.path), root)
@@ -68,7 +68,7 @@ def _file(uri: str, path: str, root: str) -> Location:
 def _object(uri: str, scheme: str) -> Location:
     bucket, _, path = uri[len(scheme) + 3 :].partition("/")
     bad = "@" in bucket or not _BUCKET.fullmatch(bucket)
-    parts = path.strip("/").split("/") if path.strip("/") else []
+    parts = path.rstrip("/").split("/") if path.rstrip("/") else []
     if bad or any(part in ("", ".", "..") for part in parts) or re.search(r"[?#\\\x00-\x1f]", path):
         raise StoreRefused(
             Reason.INVALID,
@@ -79,7 +79,7 @@ def _object(uri: str, scheme: str) -> Location:
 
 
 def _web(uri: str, scheme: str) -> Location:
-    parts = urlsplit(uri)
+    parts = _split(uri)
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if scheme == "http" and not local:
         raise StoreRefused(Reason.UNSUPPORTED, f"{_without_user(uri)} is not encrypted; use https://")
@@ -90,6 +90,15 @@ def _web(uri: str, scheme: str) -> Location:
         )
     query = f"?{parts.query}" if parts.query else ""
     return Location(scheme=scheme, bucket=parts.netloc, path=parts.path.lstrip("/") + query)
+
+
+def _split(uri: str) -> SplitResult:
+    try:
+        parts = urlsplit(uri)
+        _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise StoreRefused(Reason.INVALID, f"{_without_user(uri)!r} is no address: {error}") from error
+    return parts
 
 
 def _without_user(uri: str) -> str:

@@ -186,6 +186,14 @@ def test_images_are_rows_of_their_names_and_bytes() -> None:
     assert batch.table.to_pylist() == [{"path": "f", "image": b"pixels"}]
 
 
+@pytest.mark.parametrize("line", [b"null", b" null ", b'{"id": 1}null', b'{"id": 1}{"id": 2}', b"nulltrue", b"{}null[[["])
+def test_lines_that_end_arrows_own_reader_are_errors_of_their_rows(line: bytes) -> None:
+    schema = pa.schema([("id", pa.int64())])
+    batches = everything("jsonl", File(b'{"id": 1}\n' + line + b"\n"), schema)
+    assert rows_of(batches) == [{"id": 1}]
+    assert [error.row for each in batches for error in each.errors] == [1]
+
+
 @pytest.mark.parametrize("format_name", formats.FORMATS)
 @given(data=st.one_of(st.binary(max_size=300), st.text(max_size=200).map(str.encode)))
 def test_any_bytes_end_in_rows_or_a_sentence(format_name: str, data: bytes) -> None:
