@@ -5,6 +5,7 @@ file atomically; on Kubernetes the same bytes are the container's termination me
 `spec/report.schema.json`.
 """
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -15,6 +16,8 @@ from modelyard.wire.work import TensorSpec
 VERSION = 1
 MAX_BYTES = 4096
 _MAX_MESSAGE = 2048
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+"""In JSON. No API server stores it, and messages may quote what a model or a program said."""
 
 Text = Annotated[str, msgspec.Meta(max_length=256)]
 
@@ -119,7 +122,7 @@ def decode(data: bytes) -> Report:
     if len(data) > MAX_BYTES:
         raise UserError(f"the report has {len(data)} bytes, at most {MAX_BYTES} are read")
     try:
-        report = msgspec.json.decode(data, type=Report)
+        report = msgspec.json.decode(_NUL.sub(rb"\1\\ufffd", data), type=Report)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the report is not valid: {error}") from error
     if report.version != VERSION:

@@ -173,7 +173,7 @@ async def test_a_wrong_digest_names_both(place: Place) -> None:
         ("cut.joblib", "", Reason.ARTIFACT_INVALID),
         ("damaged.onnx", "", Reason.ARTIFACT_INVALID),
         ("folder", "", Reason.ARTIFACT_UNREADABLE),
-        ("s3://bucket/model.onnx", "", Reason.UNSUPPORTED),
+        ("hf://bucket/model.onnx", "", Reason.UNSUPPORTED),
     ],
 )
 async def test_what_cannot_be_read_says_why(place: Place, name: str, declared: str, reason: Reason) -> None:

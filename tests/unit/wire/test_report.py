@@ -31,3 +31,10 @@ def test_a_signature_that_is_too_large_is_refused() -> None:
 def test_no_bytes_break_the_decoder(data: bytes) -> None:
     with pytest.raises(UserError):
         report.decode(data)
+
+
+@given(st.lists(st.sampled_from(["\0", "\\", "u0000", "a", "\n"]), max_size=12).map("".join))
+def test_nul_in_a_text_is_replaced_and_nothing_else(text: str) -> None:
+    read = report.decode(report.encode(report.failure("RowFailed", text)))
+    assert read.failure is not None
+    assert read.failure.message == text.replace("\0", "\ufffd")
