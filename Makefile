@@ -6,7 +6,7 @@ export PYTHONPATH :=
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test bench check format lock generate setup clean
+.PHONY: help demo test soak-jobs bench check format lock generate setup clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -14,11 +14,14 @@ help: ## Show this list
 setup: ## Set up the checkout: uv, a virtual environment, locked dependencies
 	@tools/setup.sh
 
-demo: setup ## Train two models, serve them, switch under load, break one, stop (about half a minute)
+demo: setup ## Train and serve two models, switch under load, run jobs, break a model, stop (about half a minute)
 	@.venv/bin/modelyard demo
 
 test: setup ## Run every test that needs no cluster
 	@$(PY) -m pytest
+
+soak-jobs: setup ## Score a million rows under faults with new seeds, SOAK_RUNS times for each store (default 5; a minute each)
+	@for run in $$(seq $${SOAK_RUNS:-5}); do $(PY) -m pytest -q tests/local/jobs/test_exactly_once.py || exit 1; done
 
 bench: setup ## Measure the inference front and the server at rest, side by side with their yardsticks
 	@PYTHONPATH=src:tests $(PY) bench/front.py

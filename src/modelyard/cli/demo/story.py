@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.dataset as ds
 
 import modelyard
 from modelyard.base.errors import UserError
@@ -21,11 +22,12 @@ from modelyard.cli.demo.screen import Screen
 _MODELYARD = (sys.executable, "-m", "modelyard")
 _START_SECONDS = 60.0
 _LEAST_ACCURACY = 0.9
+_HELD_OUT = 450
 
 
 def run(screen: Screen) -> None:
     """Raise UserError at the first step that does not do what it should."""
-    example = _example()
+    example = _example("01-first-service")
     with tempfile.TemporaryDirectory(prefix="modelyard-demo-") as name:
         folder = Path(name)
         for each in ("models.yaml", "service.yaml"):
@@ -36,19 +38,20 @@ def run(screen: Screen) -> None:
             _serve(screen, folder, url)
             _switch(screen, folder, url)
             _look(screen, folder)
+            _jobs(screen, folder)
             _break(screen, folder)
             everyone = [server, *server.children(recursive=True)]
             _stop(screen, server, everyone)
 
 
-def _example() -> Path:
+def _example(name: str) -> Path:
     """In a checkout beside the source, in an installation inside the package."""
     package = Path(modelyard.__file__).parent
     for base in (package.parents[1], package):
-        folder = base / "examples" / "01-first-service"
+        folder = base / "examples" / name
         if folder.is_dir():
             return folder
-    raise UserError("the example 01-first-service is not in this installation: install Modelyard again")
+    raise UserError(f"the example {name} is not in this installation: install Modelyard again")
 
 
 @contextmanager
@@ -134,6 +137,19 @@ def _look(screen: Screen, folder: Path) -> None:
     else:
         screen.say("kubectl is not installed here; 'modelyard get' shows the same")
         _modelyard(screen, folder, "get", "modelyard")
+
+
+def _jobs(screen: Screen, folder: Path) -> None:
+    screen.step("Run jobs: prepare data, train a model in a program, score the held-out images with it")
+    shutil.copytree(_example("02-jobs"), folder / "jobs", ignore=shutil.ignore_patterns("data", ".modelyard"))
+    for name in ("etl", "train", "score"):
+        _modelyard(screen, folder, "apply", "-f", f"jobs/{name}.yaml", "--watch")
+    scored = ds.dataset(folder / "jobs/data/scored", format="parquet").to_table()
+    labels, found = (scored[name].to_numpy() for name in ("label", "label_1"))
+    accuracy = float((labels == found).mean())
+    if len(labels) != _HELD_OUT or accuracy < _LEAST_ACCURACY:
+        raise UserError(f"the job scored {len(labels)} images with an accuracy of {accuracy:.1%}: that is wrong")
+    screen.say(f"{len(labels)} scored images lie in jobs/data/scored, accuracy {accuracy:.1%}; each is there once")
 
 
 def _break(screen: Screen, folder: Path) -> None:

@@ -186,7 +186,9 @@ def test_images_are_rows_of_their_names_and_bytes() -> None:
     assert batch.table.to_pylist() == [{"path": "f", "image": b"pixels"}]
 
 
-@pytest.mark.parametrize("line", [b"null", b" null ", b'{"id": 1}null', b'{"id": 1}{"id": 2}', b"nulltrue", b"{}null[[["])
+@pytest.mark.parametrize(
+    "line", [b"null", b" null ", b'{"id": 1}null', b'{"id": 1}{"id": 2}', b"nulltrue", b"{}null[[["]
+)
 def test_lines_that_end_arrows_own_reader_are_errors_of_their_rows(line: bytes) -> None:
     schema = pa.schema([("id", pa.int64())])
     batches = everything("jsonl", File(b'{"id": 1}\n' + line + b"\n"), schema)
