@@ -25,7 +25,7 @@ BUCKETS = ("data", "models")
 
 def free_ports(count: int) -> list[int]:
     """Bound for a moment at once, so that they differ. weed adds 10,000 to ports for its gRPC."""
-    sockets = []
+    sockets: list[socket.socket] = []
     try:
         while len(sockets) < count:
             found = socket.socket()

@@ -6,7 +6,6 @@ put-if-absent in a single request.
 
 import asyncio
 import contextlib
-import io
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -164,7 +163,7 @@ class Store:
             with told(f"{self.uri}/{key}"), contextlib.suppress(FileNotFoundError):
                 await obstore.delete_async(self._opened(), self._full(key))
 
-    def open_file(self, entry: Entry) -> io.RawIOBase:
+    def open_file(self, entry: Entry) -> StoredFile:
         """The object as a seekable file, for use in a thread. Reading another version of it raises InputChanged."""
         return StoredFile(
             self._opened(), self._full(entry.key), entry.size_bytes, entry.etag, f"{self.uri}/{entry.key}"

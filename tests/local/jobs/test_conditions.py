@@ -29,7 +29,7 @@ def run(yard: Yard, source: str, target: str = "", *, until: bool = True, **spec
 
 
 def message(found: dict[str, Any], kind: str = "Complete") -> str:
-    return next(each["message"] for each in found["conditions"] if each["type"] == kind)
+    return next(str(each["message"]) for each in found["conditions"] if each["type"] == kind)
 
 
 def results(yard: Yard, name: str, folder: str = "out") -> pa.Table:

@@ -33,7 +33,7 @@ def ran(yard: Yard, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def message(found: dict[str, Any]) -> str:
-    return next(each["message"] for each in found["conditions"] if each["type"] == "Complete")
+    return next(str(each["message"]) for each in found["conditions"] if each["type"] == "Complete")
 
 
 def test_what_a_program_leaves_is_committed_once_with_what_it_told(yard: Yard) -> None:

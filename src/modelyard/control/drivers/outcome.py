@@ -81,7 +81,6 @@ def progress(report: Report | None) -> tuple[int, ...]:
     return (job.run, job.committed, job.percent or 0) if job else ()
 
 
-
 def combine(outcomes: Sequence[Outcome]) -> Outcome:
     """Of members that come and go together, by index: done if all are; else a final failure counts before others."""
     if all(isinstance(each, Done) for each in outcomes):

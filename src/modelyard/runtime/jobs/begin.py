@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from modelyard.runtime.jobs import formats, inputs, shards
 from modelyard.runtime.jobs.mapping import Mapping
+from modelyard.runtime.jobs.records import Wanted
 from modelyard.runtime.jobs.shards import RunRecord, Segment, Source
+from modelyard.storage.file import StoredFile
 from modelyard.storage.stores import Entry, Store
 from modelyard.wire.work import ScoreWork, TensorSpec
 
@@ -58,7 +60,7 @@ def schema_of(record: RunRecord) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(record.schema)))
 
 
-def open_source(store: Store, source: Source) -> "formats.File":
+def open_source(store: Store, source: Source) -> StoredFile:
     """The file as it was when the run began; reading another one raises InputChanged."""
     return store.open_file(Entry(key=source.key, size_bytes=source.size_bytes, etag=source.etag, modified=0.0))
 
@@ -87,7 +89,7 @@ def _width(task: Task, schema: pa.Schema, mapping: Mapping, segments: Sequence[S
         return max(outputs, 1.0)
     source = task.sources[first.source]
     with open_source(task.store, source) as file:
-        wanted = formats.Wanted(
+        wanted = Wanted(
             start=first.start,
             stop=first.stop,
             first_row=first.first_row,

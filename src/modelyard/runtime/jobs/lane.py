@@ -20,7 +20,7 @@ from modelyard.runtime.jobs import begin, formats, parts
 from modelyard.runtime.jobs.machine import CAREFUL_FROM, Refuse, Try, over_budget
 from modelyard.runtime.jobs.mapping import Mapping
 from modelyard.runtime.jobs.output import Author, Output, Result
-from modelyard.runtime.jobs.records import Batch, RowError
+from modelyard.runtime.jobs.records import Batch, RowError, Wanted
 from modelyard.runtime.jobs.refused import JobRefused
 from modelyard.runtime.jobs.scored_model import ScoredModel
 from modelyard.runtime.jobs.scoring import Scorer
@@ -140,7 +140,7 @@ def _note_errors(bench: Bench, draft: _Draft, errors: tuple[RowError, ...], piec
 def _rows(bench: Bench, piece: Piece) -> Iterator[Batch]:
     """In a thread: the rows of one piece, and no others."""
     source = bench.record.sources[piece.source]
-    wanted = formats.Wanted(
+    wanted = Wanted(
         start=piece.start,
         stop=piece.stop,
         first_row=piece.first_row,

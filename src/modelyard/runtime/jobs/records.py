@@ -1,7 +1,8 @@
 """Records on their way from a file to the model, with their numbers in the file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,16 @@ from modelyard.base.conditions import Reason
 from modelyard.base.errors import UserError
 
 Rows = NDArray[np.int64]
+
+
+class File(Protocol):
+    """What formats read, in threads: `storage.file.StoredFile`."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
+
+    def seek(self, offset: int, whence: int = ..., /) -> int: ...
+
+    def size(self) -> int: ...
 
 
 class InputRefused(UserError):
@@ -33,6 +44,18 @@ class Segment:
     stop: int
     rows: int
     first_row: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What to read of a file. start, stop, first_row: of a segment; schema: of the whole input, frozen."""
+
+    start: int
+    stop: int
+    first_row: int
+    schema: pa.Schema
+    columns: Sequence[str]
+    batch_rows: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

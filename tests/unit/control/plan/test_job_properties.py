@@ -279,7 +279,7 @@ WORLDS = st.builds(
     World,
     work=st.sampled_from([{"score": SCORE}, {"score": SCORE}, {"run": TRAIN}]),
     deadline=st.sampled_from([None, None, 20, 200]),
-    suspend=st.sampled_from([False, False, False, True]),
+    forest=st.sampled_from([None, 1, 1, 1]),
 )
 
 
@@ -319,6 +319,7 @@ def _member_happens(world: World, kind: str, first: Any, second: Any) -> None:
 
 
 def live(world: World, history: list[tuple[tuple[str, Any, Any], str]]) -> None:
+    world.rest()
     for event, then in history:
         happen(world, *event)
         if then == "step":
@@ -435,3 +436,16 @@ def test_nothing_that_a_runner_says_breaks_a_status(work: Object, reports: list[
     assert ended(world.status)
     for made in world.made:
         assert made.annotations[names.ANNOTATION_JOB_UID] == "j-1"
+
+
+def test_failures_of_a_task_that_is_being_ended_are_counted_once() -> None:
+    world = World(work={"score": SCORE})
+    world.rest()
+    world.task, world.now = None, world.now + 1
+    world.step()
+    happen(world, "crash", 0, "out of luck")
+    world.suspend = True
+    for _ in range(3):
+        world.step()
+        assert world.status["failed"] == 1
+    assert world.status["active"] == 0

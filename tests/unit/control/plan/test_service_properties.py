@@ -89,6 +89,7 @@ class World:
         actions = diff(outcome.desired, self.observed())
         self.check(outcome, actions)
         for revision in outcome.desired.records:
+            assert isinstance(revision, Revision)
             assert revision.name not in self.revisions
             self.revisions[revision.name] = revision
             self.numbers.append(revision.number)

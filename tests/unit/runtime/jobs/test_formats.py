@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from modelyard.base.conditions import Reason
 from modelyard.runtime.jobs import formats
-from modelyard.runtime.jobs.formats import Wanted, lines
+from modelyard.runtime.jobs.formats import lines
 from modelyard.runtime.jobs.parts import Part, errors_body
-from modelyard.runtime.jobs.records import Batch, InputRefused, RowError
+from modelyard.runtime.jobs.records import Batch, InputRefused, RowError, Wanted
 
 ROWS = st.lists(
     st.fixed_dictionaries(

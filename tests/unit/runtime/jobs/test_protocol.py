@@ -5,7 +5,7 @@ import json
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ from modelyard.runtime.jobs.refused import JobRefused
 from modelyard.runtime.jobs.runner import Runner
 from modelyard.runtime.jobs.shards import Piece, RunRecord
 from modelyard.storage.errors import StoreUnavailable
-from modelyard.storage.stores import Entry
+from modelyard.storage.stores import Entry, Store
 from modelyard.wire.work import ErrorsWork, InputWork, ModelWork, OutputWork, ScoreWork
 from stores_testing import MemoryTwin
 
@@ -90,6 +90,11 @@ class FaultyStore:
         await self._do(lambda: self.inner.delete(gone))
 
 
+def output(objects: object) -> Output:
+    """On the twin of a store."""
+    return Output(cast(Store, objects))
+
+
 def record(mode: str = "create", number: int = 1, job: str = "job-1") -> RunRecord:
     piece = Piece(source=0, start=0, stop=1, first_row=0, low=0, high=ROWS)
     return RunRecord(job=job, identity="i", number=number, mode=mode, format="parquet", shards=((piece,),) * SHARDS)
@@ -115,10 +120,10 @@ class World:
         self._folder = folder
 
     async def runner(self, index: int, life: int, ask: ScoreWork) -> bool:
-        output = Output(FaultyStore(self.inner, self.chaos))  # type: ignore[arg-type]
+        books = output(FaultyStore(self.inner, self.chaos))
         author = Author(index=index, incarnation=f"{index}-{life}")
         progress = Progress(self._folder / f"report-{index}.json")
-        runner = Runner(ask, self.record, output, author, progress)
+        runner = Runner(ask, self.record, books, author, progress)
 
         async def act(turn: Try, committing: Callable[[], None]) -> None:
             await asyncio.sleep(self.chaos.pause())
@@ -133,7 +138,7 @@ class World:
                 errors=errors,
                 errors_file=b"x" * errors,
             )
-            await output.commit(self.record, result)
+            await books.commit(self.record, result)
 
         return await runner.run(act, asyncio.Event())
 
@@ -182,7 +187,7 @@ def test_no_sequence_of_faults_commits_a_shard_twice_or_loses_one(
     @virtual
     async def scenario() -> None:
         world = World(tmp_path_factory.mktemp("reports"), seed, faults)
-        assert await Output(world.inner).take(world.record)
+        assert await output(world.inner).take(world.record)
         await world.run(runners)
         await world.check()
 
@@ -199,7 +204,7 @@ def test_an_overwriting_run_leaves_nothing_of_earlier_ones(
         await world.inner.put(layout.run(1), b"{}")
         await world.inner.put("part-00001-00000.parquet", b"old")
         await world.inner.put("notes.txt", b"of somebody")
-        assert await Output(world.inner).take(world.record)
+        assert await output(world.inner).take(world.record)
         await world.run(2)
         await world.check()
         keys = [each.key for each in await world.inner.list()]
@@ -216,7 +221,7 @@ def test_more_errors_than_allowed_are_never_called_a_success(
     @virtual
     async def scenario() -> None:
         world = World(tmp_path_factory.mktemp("reports"), seed, 3)
-        assert await Output(world.inner).take(world.record)
+        assert await output(world.inner).take(world.record)
         refused = False
         try:
             await world.run(2, work(max_rows=3))

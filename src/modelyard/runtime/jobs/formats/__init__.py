@@ -3,31 +3,16 @@
 Files are synchronous and seekable (`storage.file`); everything here runs in threads.
 """
 
-import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from types import ModuleType
 
 import pyarrow as pa
 
 from modelyard.runtime.jobs.formats import arrow, csv, images, jsonl, parquet
-from modelyard.runtime.jobs.records import Batch, Segment
+from modelyard.runtime.jobs.records import Batch, File, Segment, Wanted
 
-File = io.RawIOBase
 _MODULES: dict[str, ModuleType] = {"parquet": parquet, "csv": csv, "jsonl": jsonl, "arrow": arrow, "images": images}
 FORMATS = tuple(_MODULES)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wanted:
-    """What to read of a file. start, stop, first_row: of a segment; schema: of the whole input, frozen."""
-
-    start: int
-    stop: int
-    first_row: int
-    schema: pa.Schema
-    columns: Sequence[str]
-    batch_rows: int
 
 
 def of_name(key: str) -> str | None:

@@ -6,18 +6,18 @@ from typing import Any
 import pyarrow as pa
 
 from modelyard.runtime.jobs.formats.tables import fitted, readable
-from modelyard.runtime.jobs.records import Batch, Segment, numbered
+from modelyard.runtime.jobs.records import Batch, File, Segment, Wanted, numbered
 
 SUFFIXES = (".arrow", ".feather")
 
 
-def schema(file: Any, name: str) -> pa.Schema:
+def schema(file: File, name: str) -> pa.Schema:
     """As the file says."""
     with readable(name, ""):
         return _open(file).schema.remove_metadata()
 
 
-def survey(file: Any, name: str, segment_bytes: int) -> tuple[Segment, ...]:  # noqa: ARG001  batches are as they are
+def survey(file: File, name: str, segment_bytes: int) -> tuple[Segment, ...]:  # noqa: ARG001  batches are as they are
     """Reads the head of every batch: how many rows it has is told nowhere else."""
     with readable(name, ""):
         reader = _open(file)
@@ -29,7 +29,7 @@ def survey(file: Any, name: str, segment_bytes: int) -> tuple[Segment, ...]:  # 
     return tuple(found)
 
 
-def read(file: Any, name: str, wanted: Any) -> Iterator[Batch]:
+def read(file: File, name: str, wanted: Wanted) -> Iterator[Batch]:
     """One batch of the file at a time, cut to the rows that are asked for."""
     first = wanted.first_row
     with readable(name, ""):

@@ -14,13 +14,13 @@ from modelyard.base.conditions import Reason
 from modelyard.runtime.jobs.formats import lines
 from modelyard.runtime.jobs.formats.jsonl import plain
 from modelyard.runtime.jobs.formats.tables import readable
-from modelyard.runtime.jobs.records import Batch, InputRefused, RowError, Segment
+from modelyard.runtime.jobs.records import Batch, File, InputRefused, RowError, Segment, Wanted
 
 SUFFIXES = (".csv",)
 _SHOWN = 60
 
 
-def schema(file: Any, name: str) -> pa.Schema:
+def schema(file: File, name: str) -> pa.Schema:
     """As the first MiB lets one think; rows of another length are not counted."""
     data = lines.head(file, quotes=True)
     names, start = _header(data, name)
@@ -38,13 +38,13 @@ def schema(file: Any, name: str) -> pa.Schema:
     return plain(found)
 
 
-def survey(file: Any, name: str, segment_bytes: int) -> tuple[Segment, ...]:
+def survey(file: File, name: str, segment_bytes: int) -> tuple[Segment, ...]:
     """One pass over the file."""
     _, start = _opened(file, name)
     return lines.survey(file, name, segment_bytes, quotes=True, start=start)
 
 
-def read(file: Any, name: str, wanted: Any) -> Iterator[Batch]:
+def read(file: File, name: str, wanted: Wanted) -> Iterator[Batch]:
     """A segment at once. A row with too few or too many fields, or a value of another type, is an error of that row."""
     names, _ = _opened(file, name)
     data = lines.text(file, wanted.start, wanted.stop)
@@ -65,7 +65,7 @@ def read(file: Any, name: str, wanted: Any) -> Iterator[Batch]:
 
 
 def _parsed(
-    data: bytes, name: str, names: Sequence[str], wanted: Any
+    data: bytes, name: str, names: Sequence[str], wanted: Wanted
 ) -> tuple[pa.Table, np.ndarray[Any, Any], list[RowError]]:
     """Every field as text, the numbers of the rows, and rows of another length."""
     _text(data, name, wanted.first_row)
@@ -155,7 +155,7 @@ def _converted(texts: pa.ChunkedArray, kind: pa.DataType) -> tuple[Any, list[int
         return pa.array([each.as_py() for each in found], kind), wrong
 
 
-def _opened(file: Any, name: str) -> tuple[list[str], int]:
+def _opened(file: File, name: str) -> tuple[list[str], int]:
     """(the columns, where the first record begins)."""
     file.seek(0)
     data = file.read(2**20)

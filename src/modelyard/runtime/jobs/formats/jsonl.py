@@ -12,14 +12,14 @@ import pyarrow.json as paj
 
 from modelyard.runtime.jobs.formats import lines
 from modelyard.runtime.jobs.formats.tables import readable, sentence
-from modelyard.runtime.jobs.records import Batch, RowError, Segment
+from modelyard.runtime.jobs.records import Batch, File, RowError, Segment, Wanted
 
 SUFFIXES = (".jsonl", ".ndjson")
 _LOOKED_AT = 2000
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def schema(file: Any, name: str) -> pa.Schema:
+def schema(file: File, name: str) -> pa.Schema:
     """As the first MiB lets one think: lines that are no objects are not counted."""
     objects = [each for each in lines.head(file, quotes=False).split(b"\n") if _is_object(each)]
     if not objects:
@@ -42,14 +42,14 @@ def plain(found: pa.Schema) -> pa.Schema:
     return pa.schema([(field.name, kept(field.type)) for field in found])
 
 
-def survey(file: Any, name: str, segment_bytes: int) -> tuple[Segment, ...]:
+def survey(file: File, name: str, segment_bytes: int) -> tuple[Segment, ...]:
     """One pass over the file."""
     file.seek(0)
     start = len(lines.BOM) if file.read(len(lines.BOM)) == lines.BOM else 0
     return lines.survey(file, name, segment_bytes, quotes=False, start=start)
 
 
-def read(file: Any, name: str, wanted: Any) -> Iterator[Batch]:  # noqa: ARG001  lines are told by their numbers
+def read(file: File, name: str, wanted: Wanted) -> Iterator[Batch]:  # noqa: ARG001  lines are told by their numbers
     """A segment at once; line by line only where one of them is wrong."""
     data = lines.text(file, wanted.start, wanted.stop)
     asked = pa.schema([wanted.schema.field(column) for column in wanted.columns])

@@ -1,13 +1,12 @@
 """Text of records that end with line breaks: found fast, cut between records."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.base.conditions import Reason
-from modelyard.runtime.jobs.records import InputRefused, Segment
+from modelyard.runtime.jobs.records import File, InputRefused, Segment
 
 _BLOCK = 4 * 2**20
 _MOST_RECORD_BYTES = 256 * 2**20
@@ -39,7 +38,7 @@ def blank(data: bytes, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> N
     return empty
 
 
-def survey(file: Any, name: str, segment_bytes: int, *, quotes: bool, start: int = 0) -> tuple[Segment, ...]:
+def survey(file: File, name: str, segment_bytes: int, *, quotes: bool, start: int = 0) -> tuple[Segment, ...]:
     """Segments of about that size from one pass over the file. start: where the first record begins."""
     found: list[Segment] = []
     first = rows = 0
@@ -54,7 +53,7 @@ def survey(file: Any, name: str, segment_bytes: int, *, quotes: bool, start: int
     return tuple(found)
 
 
-def _records(file: Any, name: str, start: int, *, quotes: bool) -> Iterator[tuple[int, int]]:
+def _records(file: File, name: str, start: int, *, quotes: bool) -> Iterator[tuple[int, int]]:
     """(where the last record of a block ends, how many end in it); blocks without an end are put together."""
     position, rest = start, b""
     size = file.size()
@@ -87,14 +86,14 @@ def _records(file: Any, name: str, start: int, *, quotes: bool) -> Iterator[tupl
         yield size, 1
 
 
-def text(file: Any, start: int, stop: int) -> bytes:
+def text(file: File, start: int, stop: int) -> bytes:
     """The bytes of a segment, ending with a line break."""
     file.seek(start)
     data: bytes = file.read(stop - start)
     return data if data.endswith(b"\n") or not data else data + b"\n"
 
 
-def head(file: Any, *, quotes: bool) -> bytes:
+def head(file: File, *, quotes: bool) -> bytes:
     """Whole records of the first MiB, without a byte order mark."""
     file.seek(0)
     data: bytes = file.read(2**20).removeprefix(BOM)

@@ -1,24 +1,23 @@
 """Parquet: row groups are segments. Source: the Apache Parquet file format."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modelyard.runtime.jobs.formats.tables import fitted, readable
-from modelyard.runtime.jobs.records import Batch, Segment, numbered
+from modelyard.runtime.jobs.records import Batch, File, Segment, Wanted, numbered
 
 SUFFIXES = (".parquet", ".pq")
 
 
-def schema(file: Any, name: str) -> pa.Schema:
+def schema(file: File, name: str) -> pa.Schema:
     """As the footer says."""
     with readable(name, ""):
         return pq.ParquetFile(pa.PythonFile(file, "r")).schema_arrow.remove_metadata()
 
 
-def survey(file: Any, name: str, segment_bytes: int) -> tuple[Segment, ...]:  # noqa: ARG001  groups are as they are
+def survey(file: File, name: str, segment_bytes: int) -> tuple[Segment, ...]:  # noqa: ARG001  groups are as they are
     """From the footer alone."""
     with readable(name, ""):
         metadata = pq.ParquetFile(pa.PythonFile(file, "r")).metadata
@@ -30,7 +29,7 @@ def survey(file: Any, name: str, segment_bytes: int) -> tuple[Segment, ...]:  # 
     return tuple(found)
 
 
-def read(file: Any, name: str, wanted: Any) -> Iterator[Batch]:
+def read(file: File, name: str, wanted: Wanted) -> Iterator[Batch]:
     """Reads ahead within the row groups: few large requests."""
     first = wanted.first_row
     groups = list(range(wanted.start, wanted.stop))
