@@ -49,7 +49,8 @@ def resolve(
         )
     if model.status.digest is None or model.status.format is None:
         return _not_ready(model)
-    selection = select(model.status.format, referrer.runtime, runtimes)
+    beside = f"{referrer.path.rpartition('.')[0]}.runtime"
+    selection = select(model.status.format, referrer.runtime, runtimes, path=beside)
     return selection if isinstance(selection, Refusal) else (model, selection)
 
 

@@ -39,20 +39,22 @@ def desire(runtime: Runtime, now: float) -> Outcome:
     return Outcome(status=status.status({}, stamped, generation))
 
 
-def select(format_name: str, wanted: str | None, runtimes: tuple[Runtime, ...]) -> Selection | Refusal:
-    """The Runtime that a service names; else ours; else the first by name that lists the format."""
+def select(
+    format_name: str, wanted: str | None, runtimes: tuple[Runtime, ...], *, path: str = "spec.runtime"
+) -> Selection | Refusal:
+    """The Runtime that a service or job names at `path`; else ours; else the first by name that lists the format."""
     if wanted is not None:
         named = next((runtime for runtime in runtimes if runtime.metadata.name == wanted), None)
         if named is None:
             return Refusal(
                 reason=Reason.RUNTIME_NOT_FOUND,
-                message=f"spec.runtime: there is no Runtime {wanted} in this namespace; apply it or correct the name",
+                message=f"{path}: there is no Runtime {wanted} in this namespace; apply it or correct the name",
             )
         if not _lists(named, format_name):
             formats = ", ".join(each.name for each in named.spec.formats)
             return Refusal(
                 reason=Reason.RUNTIME_MISMATCH,
-                message=f"spec.runtime: Runtime {wanted} runs {formats}, the model is {format_name}; "
+                message=f"{path}: Runtime {wanted} runs {formats}, the model is {format_name}; "
                 f"name another Runtime or add the format to it",
             )
         return _selection(named)

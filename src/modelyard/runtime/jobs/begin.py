@@ -35,7 +35,7 @@ class Task:
 
 
 async def plan(task: Task, number: int) -> RunRecord:
-    """The record of a run that has not begun yet. Raises InputRefused and what stores raise."""
+    """The record of a run that has not begun yet. Raises JobRefused and what stores raise."""
     work, first = task.work, task.sources[0]
     schema = await asyncio.to_thread(formats.schema, task.format, open_source(task.store, first), first.key)
     mapping = Mapping.resolve(schema, work.model.inputs, work.input.columns, work.output.keep)

@@ -8,9 +8,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from modelyard.base.conditions import Reason
-from modelyard.base.errors import UserError
-
 Rows = NDArray[np.int64]
 
 
@@ -22,14 +19,6 @@ class File(Protocol):
     def seek(self, offset: int, whence: int = ..., /) -> int: ...
 
     def size(self) -> int: ...
-
-
-class InputRefused(UserError):
-    """An input that cannot be read, or does not fit the model; somebody must change it."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

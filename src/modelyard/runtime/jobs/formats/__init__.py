@@ -22,18 +22,18 @@ def of_name(key: str) -> str | None:
 
 
 def schema(format_name: str, file: File, name: str) -> pa.Schema:
-    """The columns of one file: as it says, or as its first MiB lets one think. Raises InputRefused."""
+    """The columns of one file: as it says, or as its first MiB lets one think. Raises JobRefused."""
     found: pa.Schema = _MODULES[format_name].schema(file, name)
     return found
 
 
 def survey(format_name: str, file: File, name: str, segment_bytes: int) -> tuple[Segment, ...]:
-    """All segments of a file. Raises InputRefused."""
+    """All segments of a file. Raises JobRefused."""
     found: tuple[Segment, ...] = _MODULES[format_name].survey(file, name, segment_bytes)
     return found
 
 
 def read(format_name: str, file: File, name: str, wanted: Wanted) -> Iterator[Batch]:
-    """The records of a segment, at most `batch_rows` at a time. Raises InputRefused."""
+    """The records of a segment, at most `batch_rows` at a time. Raises JobRefused."""
     found: Iterator[Batch] = _MODULES[format_name].read(file, name, wanted)
     return found
