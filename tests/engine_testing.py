@@ -290,7 +290,7 @@ class World:
     async def passes(self, seconds: float) -> None:
         """Time, in which processes go on."""
         end = self.clock.monotonic() + seconds
-        while (left := end - self.clock.monotonic()) > 0:
+        while (left := end - self.clock.monotonic()) > 1e-6:
             await asyncio.sleep(min(left, 0.5))
             self.driver.observe()
 
@@ -333,9 +333,9 @@ class World:
         return [task.name for task in self.driver.observe().tasks if task.finished_at is None]
 
     async def prepares(self, broken: str = "", *, retry: bool = True) -> None:
-        """Every task ends, in a failure with that message if there is one."""
+        """Every task that prepares ends, in a failure with that message if there is one."""
         await self.settle()
-        for name in self.tasks():
+        for name in [each for each in self.tasks() if self.driver._tasks[each].task.work.prepare]:
             self.finish(name, broken, retry=retry)
         await self.settle()
 

@@ -127,9 +127,10 @@ class MemoryTask:
             self._changed()
 
     def forget(self) -> None:
-        """End it if it still runs."""
-        self.forgotten = True
-        self._leave()
+        """End it if it still runs. Again: nothing, since a hint of no change would be answered by the same action."""
+        if not self.forgotten:
+            self.forgotten = True
+            self._leave()
 
     def look_again(self) -> None:
         """Something came that it may be waiting for."""

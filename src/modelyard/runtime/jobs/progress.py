@@ -3,6 +3,9 @@
 from collections import deque
 from pathlib import Path
 
+import msgspec
+
+from modelyard.base.errors import UserError
 from modelyard.runtime.jobs.layout import RunSeen
 from modelyard.runtime.jobs.shards import RunRecord
 from modelyard.runtime.report.file import ReportFile
@@ -81,4 +84,8 @@ class Progress:
     def _write(self, report: JobReport) -> None:
         if report != self._last:
             self._last = report
-            self._file.write(reports.Report(job=report))
+            try:
+                self._file.write(reports.Report(job=report))
+            except UserError:  # very long uris in very wide characters: numbers matter more
+                short = msgspec.structs.replace(report, output="", errors="", metrics=())
+                self._file.write(reports.Report(job=short))
