@@ -1,5 +1,6 @@
 """Scoring jobs on a local server as users declare them, their data, and a reader that knows nothing of Modelyard."""
 
+import asyncio
 import base64
 import io
 import sys
@@ -20,6 +21,9 @@ import pyarrow.parquet as pq
 from obstore.store import LocalStore
 
 import scoring_worker
+from modelyard.control.kube import auth
+from modelyard.control.kube.client import Client
+from modelyard.control.kube.resources import MODELJOBS
 from s3_testing import KEY, S3, SECRET
 from yard_testing import Yard
 
@@ -98,7 +102,12 @@ def state(yard: Yard, name: str) -> tuple[str, str, str]:
 
 
 def status(yard: Yard, name: str) -> Object:
-    found: Object = yard.get("modeljob", name).get("status", {})
+
+    async def get() -> Object:
+        async with Client(auth.load(yard.data / "kubeconfig")) as client:
+            return await client.get(MODELJOBS, "default", name)
+
+    found: Object = asyncio.run(get()).get("status", {})
     return found
 
 

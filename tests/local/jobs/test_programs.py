@@ -243,7 +243,10 @@ while not pathlib.Path("go").exists():
 
 
 def test_a_finished_job_goes_when_its_time_is_over(yard: Yard) -> None:
-    name, _ = ran(yard, program(yard, "", job={"ttlSecondsAfterFinished": 1}))
+    body = program(yard, "open('ended', 'w')", job={"ttlSecondsAfterFinished": 1})
+    name = body["metadata"]["name"]
+    yard.apply(body, wait=False)
+    wait_until((yard.folder / "ended").exists, "it ends")
     wait_until(lambda: "there is no ModelJob" in yard.cli("get", "modeljob", name, check=False), "it is gone")
 
 

@@ -6,10 +6,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine_testing import World, digest_of, virtual
+from engine_jobs_testing import DONE, JobWorld, works
+from engine_testing import digest_of, virtual
 from modelyard.base.errors import RetryLater
-from modelyard.control.ir.observed import ReplicaState
-from modelyard.control.kube.resources import CONTROLLERREVISIONS, MODELS, MODELSERVICES
+from modelyard.control.ir.observed import MemberState, ReplicaState
+from modelyard.control.kube.resources import CONTROLLERREVISIONS, MODELJOBS, MODELS, MODELSERVICES
+from modelyard.wire.report import failure
 
 NAMES = ("digits", "iris")
 URIS = ("models/a.onnx", "models/b.onnx", "models/c.onnx")
@@ -24,6 +26,11 @@ EVENTS = st.one_of(
     st.tuples(st.just("model"), uris),
     st.tuples(st.just("unmodel")),
     st.tuples(st.just("delete"), names),
+    st.tuples(st.just("score"), st.integers(1, 3), st.integers(0, 4), st.booleans()),
+    st.tuples(st.just("score"), st.integers(1, 2), st.just(4), st.just(False)),
+    st.tuples(st.just("unscore")),
+    st.tuples(st.just("runner"), index, st.sampled_from(["works", "works", "dies", "dies", "leaves", "done", "never"])),
+    st.tuples(st.just("runner"), index, st.sampled_from(["works", "dies", "leaves"])),
     st.tuples(st.just("finish"), index, st.sampled_from(["", "", "", "again", "never"])),
     st.tuples(st.just("ready"), index),
     st.tuples(st.just("ready"), index),
@@ -40,8 +47,10 @@ class Story:
     """A world, and what users asked for last."""
 
     def __init__(self, stack: AsyncExitStack) -> None:
-        self.world = World(automatic_gateway=False)
+        self.world = JobWorld(automatic_gateway=False)
         self.wanted: dict[str, str] = {}
+        self.results: dict[str, Any] = {}
+        """Statuses of jobs that are over, by uid."""
         self.shared = ""
         self._stack = stack
         self._refusals = 0
@@ -58,14 +67,16 @@ class Story:
 
     async def happens(self, kind: str, *arguments: Any) -> None:
         world = self.world
-        if kind in ("serve", "share", "model", "unmodel", "delete"):
+        if kind in ("serve", "share", "model", "unmodel", "delete", "score", "unscore"):
             self._refusals = 0  # users try until it works
             await self._asks(kind, *arguments)
-        elif kind == "finish" and (tasks := world.tasks()):
+        elif kind == "finish" and (tasks := [each for each in world.tasks() if "-prepare-" in each]):
             number, how = arguments
             world.finish(tasks[number % len(tasks)], how and "a failure", retry=how == "again")
         elif kind in ("ready", "crash", "drained"):
             self._process(kind, arguments[0])
+        elif kind == "runner":
+            self._runner(*arguments)
         elif kind == "acknowledge":
             world.gateway.settle()
         elif kind == "away":
@@ -92,6 +103,27 @@ class Story:
         elif kind == "delete" and self.wanted.pop(arguments[0], None) is not None:
             await self.world.delete("ModelService", arguments[0])
 
+        elif kind == "score":
+            parallelism, limit, suspend = arguments
+            await self.world.score(
+                model={"name": "shared"}, parallelism=parallelism, backoffLimit=limit, suspend=suspend
+            )
+        elif kind == "unscore" and self.world.api.find(MODELJOBS, "score") is not None:
+            await self.world.delete("ModelJob", "score")
+
+    def _runner(self, number: int, what: str) -> None:
+        state = MemberState.ENDING if what == "leaves" else MemberState.RUNNING
+        found = self.world.runners("score", state)
+        if not found:
+            return
+        driver, name = self.world.driver, found[number % len(found)]
+        if what == "works":
+            driver.report(name, works(number))
+        elif what == "never":
+            driver.end(name, status=1, report=failure("SchemaMismatch", "the input has no column X"))
+        else:
+            driver.end(name, status=0 if what == "done" else 1, report=DONE if what == "done" else None)
+
     def _process(self, kind: str, number: int) -> None:
         states = {"ready": (STARTING,), "crash": (STARTING, READY), "drained": (DRAINING,)}[kind]
         if found := self.world.replicas(*states):
@@ -111,6 +143,30 @@ class Story:
             await self.world.loads()
             self.world.gateway.settle()
             await self.world.drains()
+            if self.world.runners("score"):
+                await self.world.ends("score")
+            await self.world.ends_asked("score")
+
+    def watch_jobs(self) -> None:
+        """At any moment: what is over stays as it is, and nothing of it is started again."""
+        for body in self.world.api.all(MODELJOBS):
+            status, uid = body.get("status", {}), body["metadata"]["uid"]
+            found = [each["type"] for each in status.get("conditions", ()) if each["status"] == "True"]
+            assert not {"Complete", "Failed"} <= set(found)
+            if {"Complete", "Failed"} & set(found):
+                told = [(each["type"], each["reason"], each["message"]) for each in status["conditions"]]
+                assert self.results.setdefault(uid, told) == told
+
+    def _check_job(self) -> None:
+        world = self.world
+        job = world.api.find(MODELJOBS, "score")
+        if job is not None:
+            status, reason, message = world.told("score")
+            over = "True" in (status, world.told("score", "Failed")[0])
+            waits = ("ArtifactNotFound", "ModelNotFound", "Suspended")
+            assert over or reason in waits, f"the job says {reason}: {message}"
+            assert world.status("score")["active"] == 0
+        assert world.job_tasks("score") == ()
 
     def _digest(self, wanted: str) -> str:
         """What a service must answer with. A Model that could not be read again goes on with what was read before."""
@@ -134,7 +190,8 @@ class Story:
                 assert world.serving(name) == self._digest(self.wanted[name])
             else:
                 assert reason in ("ArtifactNotFound", "ModelNotFound"), f"{name} says {reason}: {message}"
-        uids = {body["metadata"]["uid"] for resource in (MODELSERVICES,) for body in world.api.all(resource)}
+        self._check_job()
+        uids = {body["metadata"]["uid"] for resource in (MODELSERVICES, MODELJOBS) for body in world.api.all(resource)}
         children = [*world.api.all(CONTROLLERREVISIONS), *world.api.all(MODELS)]
         owners = {each["uid"] for body in children for each in body["metadata"].get("ownerReferences", ())}
         assert owners <= uids
@@ -155,7 +212,9 @@ async def test_every_history_ends_well(history: list[tuple[tuple[Any, ...], floa
         for event, pause in history:
             await story.happens(*event)
             await story.world.passes(pause)
+            story.watch_jobs()
         await story.ends_well()
+        story.watch_jobs()
         story.check()
         version = story.world.api.version
         await story.world.passes(300)
