@@ -9,6 +9,8 @@ from modelyard.runtime.jobs.formats.tables import fitted, readable
 from modelyard.runtime.jobs.records import Batch, File, Segment, Wanted, numbered
 
 SUFFIXES = (".parquet", ".pq")
+_AT_ONCE_BYTES = 64 * 2**20
+_LEAST_PIECE_BYTES, _MOST_PIECE_BYTES = 256 * 2**10, 4 * 2**20
 
 
 def schema(file: File, name: str) -> pa.Schema:
@@ -30,12 +32,12 @@ def survey(file: File, name: str, segment_bytes: int) -> tuple[Segment, ...]:  #
 
 
 def read(file: File, name: str, wanted: Wanted) -> Iterator[Batch]:
-    """Reads ahead within the row groups: few large requests."""
+    """Memory is bounded however large a row group is."""
     first = wanted.first_row
     groups = list(range(wanted.start, wanted.stop))
     what = f", row group {wanted.start}"
     with readable(name, what):
-        source = pq.ParquetFile(pa.PythonFile(file, "r"), pre_buffer=True)
+        source = _opened(file, wanted)
         there = set(source.schema_arrow.names)
         batches = source.iter_batches(
             batch_size=wanted.batch_rows,
@@ -49,3 +51,14 @@ def read(file: File, name: str, wanted: Wanted) -> Iterator[Batch]:
             return
         yield numbered(fitted(pa.Table.from_batches([batch]), wanted.schema, wanted.columns, name), first)
         first += batch.num_rows
+
+
+def _opened(file: File, wanted: Wanted) -> pq.ParquetFile:
+    """Small row groups are read at once, in few requests; of large ones a piece of each column at a time."""
+    source = pq.ParquetFile(pa.PythonFile(file, "r"))
+    groups = (source.metadata.row_group(number) for number in range(wanted.start, wanted.stop))
+    # The footer tells sizes only before compression.
+    if sum(group.total_byte_size for group in groups) <= _AT_ONCE_BYTES:
+        return pq.ParquetFile(pa.PythonFile(file, "r"), metadata=source.metadata, pre_buffer=True)
+    piece = min(max(_AT_ONCE_BYTES // max(len(wanted.columns), 1), _LEAST_PIECE_BYTES), _MOST_PIECE_BYTES)
+    return pq.ParquetFile(pa.PythonFile(file, "r"), metadata=source.metadata, buffer_size=piece)
