@@ -13,19 +13,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import pyarrow as pa
-
 from modelyard.base.conditions import Reason
-from modelyard.runtime.jobs import begin, formats, parts
+from modelyard.runtime.jobs import parts
 from modelyard.runtime.jobs.machine import CAREFUL_FROM, Refuse, Try, over_budget
 from modelyard.runtime.jobs.mapping import Mapping
 from modelyard.runtime.jobs.output import Author, Output, Result
-from modelyard.runtime.jobs.records import Batch, RowError, Wanted
+from modelyard.runtime.jobs.reader import Reader
+from modelyard.runtime.jobs.records import RowError
 from modelyard.runtime.jobs.refused import JobRefused
 from modelyard.runtime.jobs.scored_model import ScoredModel
 from modelyard.runtime.jobs.scoring import Scorer
 from modelyard.runtime.jobs.shards import Piece, RunRecord
-from modelyard.storage.stores import Store
 from modelyard.wire.work import ScoreWork
 
 _log = logging.getLogger(__name__)
@@ -42,7 +40,6 @@ class Bench:
 
     work: ScoreWork
     record: RunRecord
-    source: Store
     output: Output
     model: ScoredModel
     mapping: Mapping
@@ -59,7 +56,7 @@ class _Draft:
     errors_file: bytes = b""
 
 
-async def work_on(bench: Bench, turn: Try, committing: Callable[[], None]) -> None:
+async def work_on(bench: Bench, reader: Reader, turn: Try, committing: Callable[[], None]) -> None:
     """Score and commit one shard. committing: called when what follows is better not interrupted.
 
     Raises JobRefused and what stores, formats and models raise. Cancelled before the commit, it takes its attempt back.
@@ -68,7 +65,7 @@ async def work_on(bench: Bench, turn: Try, committing: Callable[[], None]) -> No
     try:
         async with _renewed(bench, turn):
             attempt = secrets.token_hex(8)
-            draft = await _scored(bench, turn, attempt)
+            draft = await _scored(bench, reader, turn, attempt)
             committing()
             body = await asyncio.to_thread(draft.part.finish)
             if len(body) > MOST_PART_BYTES:
@@ -95,7 +92,7 @@ async def work_on(bench: Bench, turn: Try, committing: Callable[[], None]) -> No
     _log.info("shard %d: %d rows, %d errors are committed%s", turn.shard, found.rows, found.errors, whose)
 
 
-async def _scored(bench: Bench, turn: Try, attempt: str) -> _Draft:
+async def _scored(bench: Bench, reader: Reader, turn: Try, attempt: str) -> _Draft:
     careful = turn.count >= CAREFUL_FROM
     if careful:
         _log.warning("shard %d was begun %d times before; its rows are tried with care", turn.shard, turn.count - 1)
@@ -105,7 +102,7 @@ async def _scored(bench: Bench, turn: Try, attempt: str) -> _Draft:
     schema = bench.mapping.output_schema(bench.model.outputs)
     draft = _Draft(parts.Part(bench.record.format, schema, metadata))
     for piece in bench.record.shards[turn.shard]:
-        async with _ahead(partial(_rows, bench, piece)) as batches:
+        async with _ahead(partial(reader.rows, piece)) as batches:
             async for batch in batches:
                 async with bench.model.turn:
                     scored = await scorer.score(batch)
@@ -135,38 +132,6 @@ def _note_errors(bench: Bench, draft: _Draft, errors: tuple[RowError, ...], piec
         raise JobRefused(
             over.reason, f"{over.message}; the latest: {key}, row {first.row}: {first.code}: {first.message}"
         )
-
-
-def _rows(bench: Bench, piece: Piece) -> Iterator[Batch]:
-    """In a thread: the rows of one piece, and no others."""
-    source = bench.record.sources[piece.source]
-    wanted = Wanted(
-        start=piece.start,
-        stop=piece.stop,
-        first_row=piece.first_row,
-        schema=bench.mapping.schema,
-        columns=bench.mapping.read_columns,
-        batch_rows=bench.work.batch_rows,
-    )
-    with begin.open_source(bench.source, source) as file:
-        for batch in formats.read(bench.record.input_format, file, source.key, wanted):
-            taken = within(batch, piece.low, piece.high)
-            if taken is not None:
-                yield taken
-            if batch.last_row >= piece.high:
-                return
-
-
-def within(batch: Batch, low: int, high: int) -> Batch | None:
-    """The rows with numbers from low to high, without high; None if there are none."""
-    keep = (batch.rows >= low) & (batch.rows < high)
-    errors = tuple(each for each in batch.errors if low <= each.row < high)
-    if keep.all() and len(errors) == len(batch.errors):
-        return batch
-    if not keep.any() and not errors:
-        return None
-    rows = batch.rows[keep]
-    return Batch(table=batch.table.filter(pa.array(keep)), rows=rows, errors=errors)
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from modelyard.runtime.jobs.machine import Close, Finish, Follow, Me, Refuse, Se
 from modelyard.runtime.jobs.mapping import Mapping
 from modelyard.runtime.jobs.output import Author, Look, Output
 from modelyard.runtime.jobs.progress import Progress
+from modelyard.runtime.jobs.reader import Reader
 from modelyard.runtime.jobs.refused import JobRefused
 from modelyard.runtime.jobs.scored_model import ScoredModel
 from modelyard.runtime.jobs.shards import RunRecord
@@ -57,14 +58,17 @@ async def score(work: ScoreWork, place: Place, progress: Progress, stop: asyncio
         bench = lane.Bench(
             work=work,
             record=record,
-            source=source,
             output=output,
             model=model,
             mapping=mapping,
             author=author,
             committed_errors=runner.committed_errors,
         )
-        return await runner.run(partial(lane.work_on, bench), stop)
+
+        def act() -> Act:
+            return partial(lane.work_on, bench, Reader(source, record, mapping, work.batch_rows))
+
+        return await runner.run(act, stop)
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> tuple[bool, T | None]:
@@ -139,9 +143,9 @@ class Runner:
         """Of the run, as last seen."""
         return self._errors
 
-    async def run(self, act: Act, stop: asyncio.Event) -> bool:
-        """All lanes until the run is closed (True), or they are asked to stop."""
-        lanes = [_Lane(self, act) for _ in range(LANES)]
+    async def run(self, act: Callable[[], Act], stop: asyncio.Event) -> bool:
+        """All lanes, each with an `act` of its own, until the run is closed (True), or they are asked to stop."""
+        lanes = [_Lane(self, act()) for _ in range(LANES)]
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(each.run()) for each in lanes]

@@ -140,7 +140,7 @@ class World:
             )
             await books.commit(self.record, result)
 
-        return await runner.run(act, asyncio.Event())
+        return await runner.run(lambda: act, asyncio.Event())
 
     async def live(self, index: int, ask: ScoreWork) -> None:
         """Started again whenever it ended, as its driver does."""

@@ -61,4 +61,4 @@ def _opened(file: File, wanted: Wanted) -> pq.ParquetFile:
     if sum(group.total_byte_size for group in groups) <= _AT_ONCE_BYTES:
         return pq.ParquetFile(pa.PythonFile(file, "r"), metadata=source.metadata, pre_buffer=True)
     piece = min(max(_AT_ONCE_BYTES // max(len(wanted.columns), 1), _LEAST_PIECE_BYTES), _MOST_PIECE_BYTES)
-    return pq.ParquetFile(pa.PythonFile(file, "r"), metadata=source.metadata, buffer_size=piece)
+    return pq.ParquetFile(pa.PythonFile(file, "r"), metadata=source.metadata, pre_buffer=False, buffer_size=piece)
