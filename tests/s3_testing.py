@@ -89,7 +89,7 @@ class S3:
             f"-master.port={self._master}", f"-volume.port={self._volume}", "-admin.ui=false", "-webdav=false",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
         ]  # fmt: skip
-        environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+        environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "TMPDIR": str(self.folder)}
         (self.folder / "s3").mkdir(exist_ok=True)
         with (self.folder / "weed.log").open("ab") as log:
             self._process = subprocess.Popen(

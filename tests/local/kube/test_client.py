@@ -41,6 +41,7 @@ async def test_every_verb_has_its_request() -> None:
         await client.patch(CONFIGMAPS, "default", "a", {"data": {}})
         await client.patch(CONFIGMAPS, "default", "a", [], kind=JSON_PATCH)
         assert await client.delete(CONFIGMAPS, "default", "a") == BODY
+        await client.delete(CONFIGMAPS, "default", "a", preconditions={"uid": "u-1"})
     ours, core = (
         "/apis/modelyard.dev/v1alpha1/namespaces/default/modelservices",
         "/api/v1/namespaces/default/configmaps",
@@ -54,7 +55,10 @@ async def test_every_verb_has_its_request() -> None:
         ("PATCH", f"{core}/a"),
         ("PATCH", f"{core}/a"),
         ("DELETE", f"{core}/a"),
+        ("DELETE", f"{core}/a"),
     ]
+    assert server.requests[7].body == b""
+    assert json.loads(server.requests[8].body)["preconditions"] == {"uid": "u-1"}
     assert server.requests[2].query == {"limit": "5", "labelSelector": "a=b,c"}
     assert json.loads(server.requests[3].body) == BODY
     types = [request.headers["content-type"] for request in server.requests[5:7]]
