@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,7 +90,7 @@ class S3:
             f"-master.port={self._master}", f"-volume.port={self._volume}", "-admin.ui=false", "-webdav=false",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
         ]  # fmt: skip
-        environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "TMPDIR": str(self.folder)}
+        environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
         (self.folder / "s3").mkdir(exist_ok=True)
         with (self.folder / "weed.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -113,6 +114,19 @@ class S3:
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.wait()
+            _remove_dead_sockets()
+
+
+def _remove_dead_sockets() -> None:
+    """weed leaves Unix sockets in the folder for temporary files, wherever it runs."""
+    for path in Path(tempfile.gettempdir()).glob("seaweedfs-*.sock"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+            except OSError:
+                continue
 
 
 Decide = Callable[[bytes], str]

@@ -24,6 +24,9 @@ except ImportError:  # pip install modelyard[images]
     Image = None
 
 
+_BLOCK_ROWS = 2048
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
     """Rows that cannot become an input. message: of the row at that place."""
@@ -60,13 +63,20 @@ def _matrix(spec: TensorSpec, names: Sequence[str], arrays: Sequence[pa.Array]) 
     problems: list[Problem] = []
     texts = spec.datatype == "BYTES"
     found: Array = np.empty((len(arrays[0]), len(arrays)), object if texts else DTYPES[spec.datatype])
-    for number, (name, array) in enumerate(zip(names, arrays, strict=True)):
-        found[:, number], more = _scalars(spec, name, array)
+    values = []
+    for name, array in zip(names, arrays, strict=True):
+        column, more = _scalars(spec, name, array, narrow=False)
+        values.append(column)
         problems += [*_nulls(name, array), *more]
+    # Some rows of all columns at a time stay in the processor's cache.
+    for start in range(0, len(found), _BLOCK_ROWS):
+        for number, column in enumerate(values):
+            found[start : start + _BLOCK_ROWS, number] = column[start : start + _BLOCK_ROWS]
     return found, problems
 
 
-def _scalars(spec: TensorSpec, name: str, array: pa.Array) -> tuple[Array, list[Problem]]:
+def _scalars(spec: TensorSpec, name: str, array: pa.Array, *, narrow: bool = True) -> tuple[Array, list[Problem]]:
+    """narrow: in the datatype of the input; else in the column's own where that fits."""
     if spec.datatype == "BYTES":
         filled = pc.fill_null(array.cast(pa.binary()), b"")
         found: Array = np.empty(len(array), object)
@@ -86,7 +96,7 @@ def _scalars(spec: TensorSpec, name: str, array: pa.Array) -> tuple[Array, list[
                 message=lambda index: f"{name} is {values[index]}, which {spec.datatype} cannot hold",
             )
             return np.where(bad, 0, values).astype(wanted), [told]
-    return values.astype(wanted, copy=False), []
+    return values.astype(wanted, copy=False) if narrow else values, []
 
 
 def _nulls(name: str, array: pa.Array) -> list[Problem]:

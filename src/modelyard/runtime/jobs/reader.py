@@ -14,6 +14,9 @@ from modelyard.runtime.jobs.records import Batch, Wanted
 from modelyard.runtime.jobs.shards import Piece, RunRecord
 from modelyard.storage.stores import Store
 
+_MOST_ROWS = 64 * 1024
+_MOST_BYTES = 16 * 2**20
+
 
 class Reader:
     """Of one lane; used in threads, by one at a time."""
@@ -23,6 +26,8 @@ class Reader:
         self._record = record
         self._mapping = mapping
         self._batch_rows = batch_rows
+        self._row_bytes = 0.0
+        """Of what was read last; 0: nothing yet."""
         self._segment: tuple[int, int, int] | None = None
         """What `_batches` reads: source, start, stop."""
         self._batches: Iterator[Batch] = iter(())
@@ -41,6 +46,8 @@ class Reader:
             self._held = None
             if batch is None:
                 return
+            if batch.table.num_rows:
+                self._row_bytes = batch.table.nbytes / batch.table.num_rows
             taken = within(batch, piece.low, piece.high)
             if taken is not None:
                 yield taken
@@ -58,10 +65,16 @@ class Reader:
             first_row=piece.first_row,
             schema=self._mapping.schema,
             columns=self._mapping.read_columns,
-            batch_rows=self._batch_rows,
+            batch_rows=self._rows_at_once(),
         )
         file = begin.open_source(self._store, source)
         return formats.read(self._record.input_format, file, source.key, wanted)
+
+    def _rows_at_once(self) -> int:
+        """More than one call of the model takes, where rows are narrow: a read costs more than a row."""
+        if not self._row_bytes:
+            return self._batch_rows
+        return max(self._batch_rows, min(_MOST_ROWS, int(_MOST_BYTES / self._row_bytes)))
 
 
 def within(batch: Batch, low: int, high: int) -> Batch | None:

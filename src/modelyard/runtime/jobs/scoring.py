@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pyarrow as pa
 
 from modelyard.base.errors import RetryLater, UserError
@@ -49,16 +50,16 @@ class Scorer:
     async def score(self, batch: Batch) -> Scored:
         """Every row of the batch is scored or an error. Raises RetryLater where the model cannot be asked at all."""
         inputs, good = self._mapping.tensors(batch)
-        tables, errors = [], list(good.errors)
+        answers: list[dict[str, Array]] = []
+        bad: dict[int, tuple[str, str]] = {}
         for start in range(0, good.table.num_rows, self._batch_rows):
             stop = min(start + self._batch_rows, good.table.num_rows)
             found = _Found()
             await self._halve(inputs, start, stop, found)
-            tables += [self._table(good, *piece) for piece in sorted(found.pieces, key=lambda each: each[0])]
-            errors += [self._mapping.error(good, place, *why) for place, why in sorted(found.bad.items())]
-        schema = self._mapping.output_schema(self._outputs)
-        table = pa.concat_tables(tables) if tables else schema.empty_table()
-        return Scored(table=table, errors=tuple(sorted(errors, key=lambda each: each.row)))
+            answers += [self._checked(*piece) for piece in found.pieces]
+            bad |= found.bad
+        errors = [*good.errors, *(self._mapping.error(good, place, *why) for place, why in bad.items())]
+        return Scored(table=self._table(good, answers, bad), errors=tuple(sorted(errors, key=lambda each: each.row)))
 
     async def _halve(self, inputs: dict[str, Array], start: int, stop: int, found: _Found) -> None:
         """Score these rows; where the model refuses them, or ends, look for the rows that make it so."""
@@ -114,11 +115,36 @@ class Scorer:
         reasons = set(found.bad.values())
         return next(iter(reasons)) if len(reasons) == 1 else None
 
-    def _table(self, good: Batch, start: int, stop: int, answer: dict[str, Array]) -> pa.Table:
-        part = replace(good, table=good.table.slice(start, stop - start), rows=good.rows[start:stop], errors=())
+    def _checked(self, start: int, stop: int, answer: dict[str, Array]) -> dict[str, Array]:
+        """What the model gave for some rows, if it is for as many."""
+        for spec in self._outputs:
+            given = answer.get(spec.name)
+            if given is None or len(given) != stop - start:
+                raise _odd(f"{0 if given is None else len(given)} rows of output {spec.name} for {stop - start}")
+        return answer
+
+    def _table(self, good: Batch, answers: list[dict[str, Array]], bad: dict[int, tuple[str, str]]) -> pa.Table:
+        """The rows that were scored, in order, with what the model gave for them."""
+        if not answers:
+            return self._mapping.output_schema(self._outputs).empty_table()
+        scored = good
+        if bad:
+            keep = np.ones(good.table.num_rows, bool)
+            keep[list(bad)] = False
+            scored = replace(good, table=good.table.filter(pa.array(keep)), rows=good.rows[keep], errors=())
+        outputs = {
+            spec.name: answers[0][spec.name]
+            if len(answers) == 1
+            else np.concatenate([each[spec.name] for each in answers])
+            for spec in self._outputs
+        }
         try:
-            return self._mapping.output_table(part, self._outputs, answer)
-        except (ValueError, KeyError) as error:
-            raise UserError(
-                f"the model does not give what its signature says: {error}; correct it, or the outputs in the Model"
-            ) from error
+            return self._mapping.output_table(scored, self._outputs, outputs)
+        except ValueError as error:
+            raise _odd(str(error)) from error
+
+
+def _odd(what: str) -> UserError:
+    return UserError(
+        f"the model does not give what its signature says: {what}; correct it, or the outputs in the Model"
+    )

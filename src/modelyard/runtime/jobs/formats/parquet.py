@@ -43,6 +43,7 @@ def read(file: File, name: str, wanted: Wanted) -> Iterator[Batch]:
             batch_size=wanted.batch_rows,
             row_groups=groups,
             columns=[each for each in wanted.columns if each in there],
+            use_threads=False,
         )
     while True:
         with readable(name, what):
