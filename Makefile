@@ -23,9 +23,10 @@ test: setup ## Run every test that needs no cluster
 soak-jobs: setup ## Score a million rows under faults with new seeds, SOAK_RUNS times for each store (default 5; a minute each)
 	@for run in $$(seq $${SOAK_RUNS:-5}); do $(PY) -m pytest -q tests/local/jobs/test_exactly_once.py || exit 1; done
 
-bench: setup ## Measure the inference front and the server at rest, side by side with their yardsticks
+bench: setup ## Measure the inference front, the server at rest and jobs, side by side with their yardsticks
 	@PYTHONPATH=src:tests $(PY) bench/front.py
 	@PYTHONPATH=src:tests $(PY) bench/rest.py
+	@PYTHONPATH=src:tests $(PY) bench/jobs.py
 
 check: setup ## Formatting, lint, types, import contracts, generated files
 	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet . && echo "format and lint: ok"

@@ -93,8 +93,8 @@ class Score(Part):
     """Records to score."""
     output: JobOutput
     """Where scored records go."""
-    batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
-    """Most rows in one call of the model."""
+    batch_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 16_384
+    """Most rows in one call of the model; fewer where they are large, so that a call takes about 32 MiB of input."""
     errors: RowErrors = RowErrors()
     """What becomes of rows that cannot be scored."""
 

@@ -142,7 +142,7 @@ class ScoreWork(_Struct, frozen=True, kw_only=True):
     input: InputWork
     output: OutputWork
     errors: ErrorsWork = ErrorsWork()
-    batch_rows: int = 4096
+    batch_rows: int = 16_384
     threads: int = 1
     shard_bytes: int = 64 * 2**20
     min_shards: int = 1

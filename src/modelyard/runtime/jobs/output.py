@@ -126,16 +126,12 @@ class Output:
         found = own if won else await self._winner(record, shard)
         if found != own:
             await self._store.delete(kept)
-        if found is None:
-            return own  # the run is closed: its books are made, and nobody asks any more
         await self._note(number, shard, found)
         return found
 
     async def settle(self, record: RunRecord, shard: int) -> None:
         """Note the commit of a part whose runner could not do so any more."""
-        found = await self._winner(record, shard)
-        if found is not None:
-            await self._note(record.number, shard, found)
+        await self._note(record.number, shard, await self._winner(record, shard))
 
     async def sweep(self, number: int) -> None:
         """Remove what earlier runs left, and say so. Parts of later runs are never touched."""
@@ -148,15 +144,12 @@ class Output:
         if record.mode == "overwrite":
             await self._remove_earlier(number)
         run = seen.runs[number]
-        body = {
-            "rows": run.rows,
-            "errors": run.errors,
-            "shards": [
-                {"shard": shard, "rows": each.rows, "errors": each.errors, "attempt": each.attempt}
-                for shard, each in sorted(run.commits.items())
-            ],
-        }
-        await self._create(layout.done(number), msgspec.json.encode(body), number)
+        shards_done = tuple(
+            _Booked(shard=shard, rows=each.rows, errors=each.errors, attempt=each.attempt)
+            for shard, each in sorted(run.commits.items())
+        )
+        books = _Books(rows=run.rows, errors=run.errors, shards=shards_done)
+        await self._create(layout.done(number), msgspec.json.encode(books), number)
         await self.tidy(record)
 
     async def tidy(self, record: RunRecord) -> None:
@@ -173,14 +166,16 @@ class Output:
         lost = [key for key in keys if key.startswith(f"_run/{number}/errors/") and key not in kept]
         await self._store.delete([*lost, *(key for key in keys if key.startswith(work))])
 
-    async def _winner(self, record: RunRecord, shard: int) -> Commit | None:
-        """By the only draft; of several, by the one whose hash the part has. None: the run is closed."""
+    async def _winner(self, record: RunRecord, shard: int) -> Commit:
+        """By the only draft; of several, by the one whose hash the part has; of a closed run, by its books."""
         number = record.number
         prefix = f"_run/{number}/drafts"
         keys = [each.key for each in await self._store.list(prefix) if each.key.startswith(f"{prefix}/{shard:05d}-")]
         drafts = await self._drafts(keys)
-        if await self._store.get(layout.done(number)) is not None:
-            return None  # asked after the drafts were read, which are removed only when this is there
+        # Asked after the drafts were read, which are removed only when the run is closed.
+        books = await self._store.get(layout.done(number), limit_bytes=MOST_RECORD_BYTES)
+        if books is not None:
+            return _booked(books, shard, f"{self.uri}/{layout.done(number)}")
         if len(drafts) == 1:
             return Commit(drafts[0].rows, drafts[0].errors, drafts[0].attempt)
         key = layout.part(number, shard, record.format)
@@ -218,6 +213,29 @@ class Output:
 
     async def _create(self, key: str, body: bytes, number: int) -> bool:
         return await self._store.create(key, body, staging=layout.staging(number))
+
+
+class _Booked(msgspec.Struct, frozen=True):
+    shard: int
+    rows: int
+    errors: int
+    attempt: str
+
+
+class _Books(msgspec.Struct, frozen=True):
+    """`done.json`."""
+
+    rows: int
+    errors: int
+    shards: tuple[_Booked, ...]
+
+
+def _booked(data: bytes, shard: int, uri: str) -> Commit:
+    try:
+        found = next(each for each in msgspec.json.decode(data, type=_Books).shards if each.shard == shard)
+    except (msgspec.DecodeError, UnicodeDecodeError, StopIteration) as error:
+        raise UserError(f"{uri} was changed by somebody: {error!r}") from error
+    return Commit(found.rows, found.errors, found.attempt)
 
 
 def _author(data: bytes) -> Author | None:

@@ -4,6 +4,7 @@ A large row group is cut into several pieces, and can only be read from its star
 once and not once for each.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -15,7 +16,9 @@ from modelyard.runtime.jobs.shards import Piece, RunRecord
 from modelyard.storage.stores import Store
 
 _MOST_ROWS = 64 * 1024
-_MOST_BYTES = 16 * 2**20
+_MOST_BYTES = 32 * 2**20
+_LARGER = 3.0
+"""How much larger rows are taken to be in memory than in a file, until some were read."""
 
 
 class Reader:
@@ -28,6 +31,9 @@ class Reader:
         self._batch_rows = batch_rows
         self._row_bytes = 0.0
         """Of what was read last; 0: nothing yet."""
+        self._rows_of = Counter[int]()
+        for piece in (piece for shard in record.shards for piece in shard):
+            self._rows_of[piece.source] += piece.rows
         self._segment: tuple[int, int, int] | None = None
         """What `_batches` reads: source, start, stop."""
         self._batches: Iterator[Batch] = iter(())
@@ -65,16 +71,17 @@ class Reader:
             first_row=piece.first_row,
             schema=self._mapping.schema,
             columns=self._mapping.read_columns,
-            batch_rows=self._rows_at_once(),
+            batch_rows=self._rows_at_once(piece.source),
         )
         file = begin.open_source(self._store, source)
         return formats.read(self._record.input_format, file, source.key, wanted)
 
-    def _rows_at_once(self) -> int:
-        """More than one call of the model takes, where rows are narrow: a read costs more than a row."""
-        if not self._row_bytes:
-            return self._batch_rows
-        return max(self._batch_rows, min(_MOST_ROWS, int(_MOST_BYTES / self._row_bytes)))
+    def _rows_at_once(self, source: int) -> int:
+        """More than one call of the model takes where rows are narrow, since a read costs; fewer where they are
+        wide."""
+        guess = _LARGER * self._record.sources[source].size_bytes / max(self._rows_of[source], 1)
+        room = int(_MOST_BYTES / max(self._row_bytes or guess, 1.0))
+        return max(1, min(max(self._batch_rows, _MOST_ROWS), room))
 
 
 def within(batch: Batch, low: int, high: int) -> Batch | None:

@@ -45,10 +45,14 @@ async def score(work: ScoreWork, place: Place, progress: Progress, stop: asyncio
         model = ScoredModel(work, place, stack)
 
         async def prepare() -> RunRecord | None:
-            record = await _open(work, source, output, progress)
-            if record is not None:
-                await model.backend(careful=False)
-            return record
+            """The model is loaded meanwhile; whether that works does not matter where all is done already."""
+            opened, loaded = await asyncio.gather(
+                _open(work, source, output, progress), model.backend(careful=False), return_exceptions=True
+            )
+            for found in (opened, None if opened is None else loaded):
+                if isinstance(found, BaseException):
+                    raise found
+            return opened if isinstance(opened, RunRecord) else None
 
         stopped, record = await unless(stop, prepare())
         if stopped or record is None:

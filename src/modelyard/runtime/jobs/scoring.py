@@ -15,6 +15,7 @@ from modelyard.wire.work import TensorSpec
 
 _ALIKE = 50
 """Rows refused one by one, none accepted: after so many the rest of the batch is taken to be like them."""
+_MOST_BYTES = 32 * 2**20
 _PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 30.0
 
@@ -52,14 +53,20 @@ class Scorer:
         inputs, good = self._mapping.tensors(batch)
         answers: list[dict[str, Array]] = []
         bad: dict[int, tuple[str, str]] = {}
-        for start in range(0, good.table.num_rows, self._batch_rows):
-            stop = min(start + self._batch_rows, good.table.num_rows)
+        size = self._rows_at_once(inputs, good.table.num_rows)
+        for start in range(0, good.table.num_rows, size):
+            stop = min(start + size, good.table.num_rows)
             found = _Found()
             await self._halve(inputs, start, stop, found)
             answers += [self._checked(*piece) for piece in found.pieces]
             bad |= found.bad
         errors = [*good.errors, *(self._mapping.error(good, place, *why) for place, why in bad.items())]
         return Scored(table=self._table(good, answers, bad), errors=tuple(sorted(errors, key=lambda each: each.row)))
+
+    def _rows_at_once(self, inputs: dict[str, Array], rows: int) -> int:
+        """As many as asked for, unless they are so large that a call would take too much memory."""
+        row_bytes = sum(array.nbytes for array in inputs.values()) / max(rows, 1)
+        return max(1, min(self._batch_rows, int(_MOST_BYTES / max(row_bytes, 1.0))))
 
     async def _halve(self, inputs: dict[str, Array], start: int, stop: int, found: _Found) -> None:
         """Score these rows; where the model refuses them, or ends, look for the rows that make it so."""

@@ -9,8 +9,8 @@ from modelyard.runtime.jobs.formats.tables import fitted, readable
 from modelyard.runtime.jobs.records import Batch, File, Segment, Wanted, numbered
 
 SUFFIXES = (".parquet", ".pq")
-_AT_ONCE_BYTES = 64 * 2**20
-_LEAST_PIECE_BYTES, _MOST_PIECE_BYTES = 256 * 2**10, 4 * 2**20
+_AT_ONCE_BYTES = 32 * 2**20
+_LEAST_PIECE_BYTES, _MOST_PIECE_BYTES = 256 * 2**10, 2 * 2**20
 
 
 def schema(file: File, name: str) -> pa.Schema:
