@@ -9,7 +9,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -53,7 +53,7 @@ class _Draft:
 
     part: parts.Part
     errors: int = 0
-    errors_file: bytes = b""
+    errors_file: bytearray = field(default_factory=bytearray)
 
 
 async def work_on(bench: Bench, reader: Reader, turn: Try, committing: Callable[[], None]) -> None:
@@ -68,19 +68,14 @@ async def work_on(bench: Bench, reader: Reader, turn: Try, committing: Callable[
             draft = await _scored(bench, reader, turn, attempt)
             committing()
             body = await asyncio.to_thread(draft.part.finish)
-            if len(body) > MOST_PART_BYTES:
-                raise JobRefused(
-                    Reason.PART_TOO_LARGE,
-                    f"shard {turn.shard} became {len(body) >> 20} MiB, at most {MOST_PART_BYTES >> 20} are put at "
-                    "once; keep fewer columns, or let the model give less per row",
-                )
+            _check_size(turn.shard, len(body))
             result = Result(
                 shard=turn.shard,
                 attempt=attempt,
                 part=body,
                 rows=draft.part.rows,
                 errors=draft.errors,
-                errors_file=draft.errors_file,
+                errors_file=bytes(draft.errors_file),
             )
             found = await bench.output.commit(bench.record, result)
     except asyncio.CancelledError:
@@ -107,8 +102,18 @@ async def _scored(bench: Bench, reader: Reader, turn: Try, attempt: str) -> _Dra
                 async with bench.model.turn:
                     scored = await scorer.score(batch)
                 await asyncio.to_thread(draft.part.write, scored.table)
+                _check_size(turn.shard, draft.part.size_bytes)
                 _note_errors(bench, draft, scored.errors, piece)
     return draft
+
+
+def _check_size(shard: int, size_bytes: int) -> None:
+    if size_bytes > MOST_PART_BYTES:
+        raise JobRefused(
+            Reason.PART_TOO_LARGE,
+            f"shard {shard} became {size_bytes >> 20} MiB, at most {MOST_PART_BYTES >> 20} are put at once; keep fewer "
+            "columns, or let the model give less per row",
+        )
 
 
 def _note_errors(bench: Bench, draft: _Draft, errors: tuple[RowError, ...], piece: Piece) -> None:

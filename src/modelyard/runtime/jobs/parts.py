@@ -52,6 +52,11 @@ class Part:
             if self._waiting_rows >= _GROUP_ROWS or sum(each.nbytes for each in self._waiting) >= _GROUP_BYTES:
                 self._flush()
 
+    @property
+    def size_bytes(self) -> int:
+        """Encoded so far."""
+        return int(self._sink.tell())
+
     def finish(self) -> bytes:
         """The whole file."""
         if self._format == "jsonl":

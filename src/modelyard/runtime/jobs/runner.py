@@ -34,7 +34,7 @@ _STEP = 7919
 async def score(work: ScoreWork, place: Place, progress: Progress, stop: asyncio.Event) -> bool:
     """Take part in the run until it is closed (True), or `stop` is set (False).
 
-    Raises JobRefused, JobRefused, LoadFailed and what stores raise.
+    Raises JobRefused, LoadFailed and what stores raise.
     """
     keys = {role: credentials.take(Path(place.secrets) / role) if place.secrets else {} for role in ("input", "output")}
     source = await Store.open(work.input.uri, root=place.root, credentials=keys["input"]).settled()

@@ -233,3 +233,11 @@ def test_dead_letters_are_lines_of_json_whatever_their_keys_are() -> None:
         "code": "NullValue",
         "message": "x is null",
     }
+
+
+@pytest.mark.parametrize("format_name", ["parquet", "arrow", "csv", "jsonl"])
+def test_a_part_tells_how_large_it_has_become(format_name: str) -> None:
+    table = pa.table({"x": np.random.default_rng(0).random(300_000)})
+    part = Part(format_name, table.schema, {})
+    part.write(table)
+    assert 2**20 < part.size_bytes <= len(part.finish())
