@@ -19,7 +19,7 @@ from modelyard.control.apiserver import folder as apifolder
 from modelyard.control.apiserver.server import ApiServer
 from modelyard.control.apiserver.store import Store
 from modelyard.control.kube import auth
-from modelyard.control.kube.client import Client
+from modelyard.control.kube.client import ApiError, Client
 from modelyard.control.kube.resources import Resource
 from modelyard.sdk import objects
 
@@ -171,8 +171,14 @@ def follow_up(
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.02)
         for change in changes:
-            body = await client.get(resource, "default", name)
-            await client.replace_status(resource, {**body, "status": change(body)})
+            while True:
+                body = await client.get(resource, "default", name)
+                try:
+                    await client.replace_status(resource, {**body, "status": change(body)})
+                    break
+                except ApiError as error:
+                    if error.status != 409:
+                        raise  # else the command has changed the object meanwhile, and is answered anew
             await asyncio.sleep(0.05)
 
     thread = threading.Thread(target=project.call, args=(work,))

@@ -41,7 +41,7 @@ def test_a_small_job_gets_its_defaults() -> None:
     spec = stored(job())["spec"]
     assert spec["score"]["output"]["mode"] == "create"
     assert spec["score"]["errors"] == {"onError": "fail"}
-    assert spec["score"]["batchRows"] == 4096
+    assert spec["score"]["batchRows"] == 16_384
     assert {name: spec[name] for name in ("parallelism", "backoffLimit", "suspend", "priority")} == {
         "parallelism": 1,
         "backoffLimit": 6,
