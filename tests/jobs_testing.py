@@ -144,14 +144,17 @@ def s3_filesystem(s3: S3) -> Any:
 
 
 class PlainReader:
-    """Reads the output prefix all the time, as any tool would. problems: what it must never see."""
+    """Reads the output prefix all the time, as any tool would. problems: what it must never see.
 
-    def __init__(self, path: str, filesystem: Callable[[], Any] | None, excused: Callable[[], bool]) -> None:
+    outages: how often the store went and came back; a read during which that changes may fail.
+    """
+
+    def __init__(self, path: str, filesystem: Callable[[], Any] | None, outages: Callable[[], int]) -> None:
         self.problems: list[str] = []
         self.reads = 0
         self._path = path
         self._filesystem = filesystem
-        self._excused = excused
+        self._outages = outages
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -171,11 +174,12 @@ class PlainReader:
 
     def _run(self) -> None:
         while not self._over.wait(0.2):
-            before = self._excused()
+            before = self._outages()
             try:
                 table = self.table()
             except Exception as error:
-                if not before and not self._excused() and not _absent(error):
+                away = before % 2 == 1 or self._outages() != before
+                if not away and not _absent(error):
                     self.problems.append(f"{type(error).__name__}: {error}")
                 continue
             self.reads += 1

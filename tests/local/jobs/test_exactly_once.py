@@ -50,7 +50,8 @@ class World:
     def __init__(self, yard: Yard, chance: random.Random, s3: S3 | None) -> None:
         self.yard = yard
         self.done: list[str] = []
-        self.store_down = False
+        self.outages = 0
+        """Begun and ended ones: odd while the store is away."""
         self.losing = 0.0
         self._random = chance
         self._s3 = s3
@@ -149,11 +150,11 @@ class World:
 
     def _store(self) -> bool:
         assert self._s3
-        self.store_down = True
+        self.outages += 1
         self._s3.kill()
         pause(1.5, lambda: False)
         self._s3.start()
-        self.store_down = False
+        self.outages += 1
         return True
 
     def _replies(self) -> bool:
@@ -221,12 +222,12 @@ def _declare(folder: Path, s3: S3 | None, world: World) -> tuple[list[dict[str, 
     score: dict[str, Any] = {"batchRows": 5000}
     if s3 is None:
         where = "lake"
-        reader = PlainReader(str(folder / "lake" / "out"), None, lambda: False)
+        reader = PlainReader(str(folder / "lake" / "out"), None, lambda: 0)
     else:
         where = "s3://data"
         proxy = LossyProxy(s3.port, world.decide)
         objects.append(secret("lake", s3.credentials(proxy.port)))
-        reader = PlainReader("data/out", lambda: s3_filesystem(s3), lambda: world.store_down)
+        reader = PlainReader("data/out", lambda: s3_filesystem(s3), lambda: world.outages)
     credentials = {"credentials": "lake"} if s3 else {}
     score["input"] = {"uri": f"{where}/in", **credentials}
     score["output"] = {"uri": f"{where}/out", "keep": ["id"], **credentials}
