@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -90,7 +89,8 @@ class S3:
             f"-master.port={self._master}", f"-volume.port={self._volume}", "-admin.ui=false", "-webdav=false",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
         ]  # fmt: skip
-        environment = {**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+        keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+        environment = {**os.environ, **keys, "TMPDIR": str(self.folder)}  # where it leaves logs
         (self.folder / "s3").mkdir(exist_ok=True)
         with (self.folder / "weed.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -118,8 +118,8 @@ class S3:
 
 
 def _remove_dead_sockets() -> None:
-    """weed leaves Unix sockets in the folder for temporary files, wherever it runs."""
-    for path in Path(tempfile.gettempdir()).glob("seaweedfs-*.sock"):
+    """weed leaves Unix sockets in /tmp, wherever it runs."""
+    for path in Path("/tmp").glob("seaweedfs-*.sock"):
         with socket.socket(socket.AF_UNIX) as probe:
             try:
                 probe.connect(str(path))

@@ -4,9 +4,11 @@ The keys of a Secret are the names that each cloud's own tools use. Nothing is t
 process, and no metadata service is asked: without keys a store is read as anybody may.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from modelyard.base.conditions import Reason
 from modelyard.storage.errors import StoreRefused
@@ -32,34 +34,47 @@ _KNOWN: Mapping[str, Mapping[str, str]] = {
     "file": {},
 }
 _SIGNING = frozenset({"secret_access_key", "service_account_key", "account_key", "sas_key"})
+_TOGETHER = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_TEXT = re.compile(r"[!-~]+")
+_REGION = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 def read(folder: Path) -> dict[str, str]:
-    """Key -> value, one file each; {} without such a folder. One line break at the end is not part of a value."""
-    if not folder.is_dir():
-        return {}
-    found = {}
-    for each in sorted(folder.iterdir()):
-        data = each.read_bytes()
-        if len(data) > _MOST_BYTES:
-            raise StoreRefused(Reason.INVALID, f"key {each.name} of the Secret is larger than {_MOST_BYTES >> 10} KiB")
-        try:
-            found[each.name] = data.decode().removesuffix("\n")
-        except UnicodeDecodeError:
-            raise StoreRefused(Reason.INVALID, f"key {each.name} of the Secret is not text in UTF-8") from None
-    return found
+    """Key -> value, one file each; {} without such a folder. One line break at the end is not part of a value.
+
+    Raises StoreRefused for a file that no key can be.
+    """
+    return {each.name: _value(each) for each in _files(folder)}
 
 
 def take(folder: Path) -> dict[str, str]:
-    """As `read`, and the files are gone: what loads a model later finds no keys."""
-    found = read(folder)
-    for name in found:
-        (folder / name).unlink(missing_ok=True)
-    return found
+    """As `read`, and the files are gone, whatever is in them: what loads a model later finds no keys."""
+    try:
+        return read(folder)
+    finally:
+        for each in _files(folder):
+            each.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """A mounted Secret has folders and links of its own, whose names begin with two dots."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return (each for each in found if not each.name.startswith("..") and not each.is_dir())
+
+
+def _value(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise StoreRefused(Reason.INVALID, f"key {path.name} of the Secret is larger than {_MOST_BYTES >> 10} KiB")
+    try:
+        return data.decode().removesuffix("\n")
+    except UnicodeDecodeError:
+        raise StoreRefused(Reason.INVALID, f"key {path.name} of the Secret is not text in UTF-8") from None
 
 
 def options(scheme: str, keys: Mapping[str, str]) -> dict[str, Any]:
-    """The configuration of a store. Raises StoreRefused for a key that it does not know."""
+    """The configuration of a store. Raises StoreRefused for keys that it does not know, or that cannot be right."""
     known = _KNOWN[scheme]
     unknown = sorted(keys.keys() - known.keys())
     if unknown and scheme != "file":
@@ -67,7 +82,39 @@ def options(scheme: str, keys: Mapping[str, str]) -> dict[str, Any]:
             Reason.INVALID,
             f"the Secret holds {', '.join(unknown)}, which {scheme}:// does not know; known are {', '.join(known)}",
         )
+    for name in known:
+        _check(name, keys.get(name, ""))
+    if scheme == "s3" and (missing := [name for name in _TOGETHER if not keys.get(name)]) and len(missing) == 1:
+        raise StoreRefused(
+            Reason.INVALID, f"the Secret lacks {missing[0]}; {' and '.join(_TOGETHER)} are used together, or none"
+        )
     found: dict[str, Any] = {option: keys[name] for name, option in known.items() if keys.get(name)}
     if scheme in ("s3", "gs", "az") and not _SIGNING & found.keys():
         found["skip_signature"] = True
     return found
+
+
+def _check(name: str, value: str) -> None:
+    """obstore puts values into headers and addresses, and panics where that cannot be. They are never repeated."""
+    if not value or name == "GOOGLE_SERVICE_ACCOUNT_KEY":
+        return
+    if not _TEXT.fullmatch(value):
+        raise StoreRefused(
+            Reason.INVALID, f"{name} in the Secret has spaces, line breaks or letters beyond ASCII; write the key alone"
+        )
+    if name.endswith(("_URL", "_ENDPOINT")) and not _is_endpoint(value):
+        raise StoreRefused(
+            Reason.INVALID, f"{name} in the Secret is no endpoint; expected https://HOST or http://HOST:PORT"
+        )
+    if name == "AWS_REGION" and not _REGION.fullmatch(value):
+        raise StoreRefused(Reason.INVALID, f"{name} in the Secret is no region; expected one such as us-east-1")
+
+
+def _is_endpoint(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        return False
+    rest = parts.query or parts.fragment or "@" in parts.netloc
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not rest

@@ -38,7 +38,7 @@ def unreadable(path: Path, error: OSError) -> ModelyardError:
 
 def unwritable(folder: Path, error: OSError) -> ModelyardError:
     """What writing below `folder` ended with, told to the user."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreUnavailable(
             Reason.DISK_FULL, f"no space is left for a copy of the artifact in {folder}; free some, it is tried again"
         )

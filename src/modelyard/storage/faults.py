@@ -16,9 +16,32 @@ from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError
 from modelyard.storage.errors import StoreRefused, StoreUnavailable
 
-_DENIED = re.compile(r"\b40[13]\b|AccessDenied|SignatureDoesNotMatch|InvalidAccessKeyId|Forbidden|Unauthorized")
-_NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist|BucketNotFound")
-_FULL = re.compile(r"No space left|os error 28|os error 122|os error 27|InsufficientStorage|507")
+# Keys of objects and numbers of ports are in the texts, too: a number alone says nothing.
+_STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w{1,64})</Code>")
+_SAID = re.compile(r"<Message>([^<]{1,200})")
+_ERRNO = re.compile(r"\(os error (\d{1,3})\)")
+_NAME = re.compile(
+    r"Could not parse path|invalid path|illegal character|empty path segment|Filenames containing|File name too long"
+)
+_WRONG_REGION = re.compile(r"incorrectly configured region")
+
+_BAD_KEYS = frozenset(
+    (
+        "AccessDenied",
+        "SignatureDoesNotMatch",
+        "InvalidAccessKeyId",
+        "ExpiredToken",
+        "InvalidToken",
+        "AuthenticationFailed",
+    )
+)
+_BAD_REGIONS = frozenset(("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"))
+_NO_BUCKETS = frozenset(("NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "InvalidResourceName"))
+_CONFLICTS = frozenset(("ConditionalRequestConflict", "OperationAborted"))
+_FULL = frozenset((27, 28, 122))  # EFBIG, ENOSPC, EDQUOT
+_DENIED = frozenset((1, 13, 30))  # EPERM, EACCES, EROFS
+_NO_FOLDER = frozenset((17, 20))  # EEXIST, ENOTDIR
 _LONGEST = 300
 
 
@@ -29,12 +52,13 @@ def told(place: str, *, changed: bool = False) -> Iterator[None]:
     changed: the version of an object that is read is known, so one that is not there any more has changed, too.
     AlreadyExistsError and FileNotFoundError, where they mean no more than that, are left to the caller.
     """
+    place = "".join(each if each.isprintable() else "?" for each in place)
     try:
         yield
     except (ModelyardError, AlreadyExistsError):
         raise
     except FileNotFoundError as error:
-        if _NO_BUCKET.search(str(error)):
+        if is_no_bucket(error):
             raise _no_bucket(place) from error
         if changed:
             raise _changed(place) from error
@@ -43,22 +67,80 @@ def told(place: str, *, changed: bool = False) -> Iterator[None]:
         raise _changed(place) from error
     except (BaseError, OSError) as error:
         raise _sentence(place, error) from error
+    except ValueError as error:
+        if _NAME.search(str(error)):
+            raise _bad_name(place, str(error)) from error
+        raise
+
+
+def is_no_bucket(error: Exception) -> bool:
+    """A missing object is often no error, a missing bucket always is."""
+    found = _CODE.search(str(error))
+    return found is not None and found[1] in _NO_BUCKETS
+
+
+def is_conflict(error: AlreadyExistsError) -> bool:
+    """Two writes met, and neither needs to have succeeded. Source: S3 API, PutObject with If-None-Match, status 409."""
+    found = _CODE.search(str(error))
+    return found is not None and found[1] in _CONFLICTS
 
 
 def _sentence(place: str, error: Exception) -> ModelyardError:
-    text = str(error)
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError | PermissionError) or _DENIED.search(text):
-        return StoreRefused(
-            Reason.ACCESS_DENIED,
-            f"{place}: access is denied{_code(text)}; name a Secret with the right keys in credentials"
-            if "://" in place and not place.startswith("file://")
-            else f"{place}: this user may not do that; change the permissions",
-        )
-    if _NO_BUCKET.search(text):
+    text = str(error).partition("\n\nDebug source:")[0]
+    if place.startswith("file://") or "://" not in place:
+        return _local(place, error, text)
+    status = int(found[1]) if (found := _STATUS.search(text)) else 0
+    code = found[1] if (found := _CODE.search(text)) else ""
+    if code in _BAD_REGIONS or _WRONG_REGION.search(text):
+        return _bad_region(place, text)
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in (401, 403) or code in _BAD_KEYS:
+        return _denied(place, code)
+    if code in _NO_BUCKETS:
         return _no_bucket(place)
-    if _FULL.search(text):
-        return StoreUnavailable(Reason.DISK_FULL, f"{place}: no space is left; free some, it is tried again")
-    return StoreUnavailable(Reason.STORE_UNREACHABLE, f"{place}: the store does not answer as it should: {_line(text)}")
+    if _NAME.search(text):
+        return _bad_name(place, text)
+    return _failed(place, text, status, code)
+
+
+def _failed(place: str, text: str, status: int, code: str) -> ModelyardError:
+    if status == 501:
+        return StoreRefused(
+            Reason.UNSUPPORTED, f"{place}: the store cannot do what is asked of it ({code or status}); use another one"
+        )
+    if status == 507:
+        return _full(place)
+    return _unreachable(place, _answer(text, status, code))
+
+
+def _local(place: str, error: Exception, text: str) -> ModelyardError:
+    number = int(found[1]) if (found := _ERRNO.search(text)) else getattr(error, "errno", None) or 0
+    if number in _FULL:
+        return _full(place)
+    if number in _DENIED or isinstance(error, PermissionError):
+        return StoreRefused(Reason.ACCESS_DENIED, f"{place}: this user may not do that; change the permissions")
+    if number in _NO_FOLDER:
+        return StoreRefused(
+            Reason.INVALID, f"{place}: there is a file where a folder is expected; remove it, or correct the uri"
+        )
+    return _bad_name(place, text) if _NAME.search(text) else _unreachable(place, _line(text))
+
+
+def _bad_region(place: str, text: str) -> StoreRefused:
+    said = f" ({found[1]})" if (found := _SAID.search(text)) else ""
+    return StoreRefused(
+        Reason.ACCESS_DENIED, f"{place}: the bucket is in another region{said}; name it as AWS_REGION in the Secret"
+    )
+
+
+def _denied(place: str, code: str) -> StoreRefused:
+    said = f" ({code})" if code else ""
+    return StoreRefused(
+        Reason.ACCESS_DENIED, f"{place}: access is denied{said}; name a Secret with the right keys in credentials"
+    )
+
+
+def _full(place: str) -> StoreUnavailable:
+    return StoreUnavailable(Reason.DISK_FULL, f"{place}: no space is left; free some, it is tried again")
 
 
 def _no_bucket(place: str) -> StoreRefused:
@@ -71,13 +153,24 @@ def _changed(place: str) -> StoreRefused:
     )
 
 
-def _code(text: str) -> str:
-    found = re.search(r"<Code>(\w{1,64})</Code>", text)
-    return f" ({found[1]})" if found else ""
+def _bad_name(place: str, text: str) -> StoreRefused:
+    return StoreRefused(Reason.INVALID, f"{place}: a name there cannot be used: {_line(text)}; rename it")
+
+
+def _unreachable(place: str, cause: str) -> StoreUnavailable:
+    return StoreUnavailable(Reason.STORE_UNREACHABLE, f"{place}: the store does not answer as it should: {cause}")
+
+
+def _answer(text: str, status: int, code: str) -> str:
+    """The body of an answer holds numbers of requests and hosts; what people need are its code and its message."""
+    if not status:
+        return _line(text)
+    said = found[1] if (found := _SAID.search(text)) else ""
+    more = ": ".join(each for each in (code, said) if each)
+    return " ".join((f"status {status} {more}" if more else f"status {status}").split())
 
 
 def _line(text: str) -> str:
     """The causes without what surrounds them: the last sentence tells most."""
-    head = text.partition("\n\nDebug source:")[0]
-    head = re.sub(r"<[^>]{0,200}>|https?://\S+", " ", head)
-    return " ".join(head.split())[-_LONGEST:]
+    text = re.sub(r"<[^>]{0,200}>|\w+://\S+", " ", text)
+    return " ".join(text.split())[-_LONGEST:]

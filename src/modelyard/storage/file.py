@@ -1,6 +1,7 @@
 """An object as a file: seekable, read in pieces, always the same version."""
 
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -14,9 +15,12 @@ _BLOCK = 2**20
 
 
 class StoredFile(io.RawIOBase):
-    """Synchronous. Small reads come from a block of 1 MiB, large ones go straight through."""
+    """Synchronous. Small reads come from a block of 1 MiB, large ones go straight through.
 
-    def __init__(self, raw: Any, path: str, size_bytes: int, etag: str, name: str) -> None:
+    raw: the number of bytes that a request is for -> obstore's store for it.
+    """
+
+    def __init__(self, raw: Callable[[int], Any], path: str, size_bytes: int, etag: str, name: str) -> None:
         super().__init__()
         self._raw = raw
         self._path = path
@@ -75,4 +79,4 @@ class StoredFile(io.RawIOBase):
         if self._etag:
             options["if_match"] = self._etag
         with told(self._name, changed=True):
-            return bytes(obstore.get(self._raw, self._path, options=options).bytes())
+            return bytes(obstore.get(self._raw(count), self._path, options=options).bytes())

@@ -28,7 +28,8 @@ class Location:
         """Spelled in one way: two uris of the same place are equal."""
         if self.scheme == "file":
             return f"file://{self.path}"
-        return f"{self.scheme}://{self.bucket}/{self.path}".rstrip("/")
+        found = f"{self.scheme}://{self.bucket}/{self.path}"
+        return found.rstrip("/") if self.scheme in OBJECT_STORES else found  # of the web, /a and /a/ are two pages
 
 
 def parse(uri: str, root: str = "") -> Location:
@@ -80,16 +81,17 @@ def _object(uri: str, scheme: str) -> Location:
 
 def _web(uri: str, scheme: str) -> Location:
     parts = _split(uri)
+    shown = _without_user(uri).partition("?")[0]  # queries of signed addresses are as good as keys
     local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if scheme == "http" and not local:
-        raise StoreRefused(Reason.UNSUPPORTED, f"{_without_user(uri)} is not encrypted; use https://")
+        raise StoreRefused(Reason.UNSUPPORTED, f"{shown} is not encrypted; use https://")
     if not parts.hostname or "@" in parts.netloc:
         raise StoreRefused(
             Reason.INVALID,
-            f"{_without_user(uri)!r} is no address; expected https://HOST/PATH; a token belongs into a Secret",
+            f"{shown!r} is no address; expected https://HOST/PATH; a token belongs into a Secret",
         )
     query = f"?{parts.query}" if parts.query else ""
-    return Location(scheme=scheme, bucket=parts.netloc, path=parts.path.lstrip("/") + query)
+    return Location(scheme=scheme, bucket=parts.netloc, path=parts.path.removeprefix("/") + query)
 
 
 def _split(uri: str) -> SplitResult:

@@ -7,8 +7,10 @@ put-if-absent in a single request.
 import asyncio
 import contextlib
 import os
+import stat
+import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,30 +18,34 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 from modelyard.base.conditions import Reason
 from modelyard.storage import credentials as keys_of
-from modelyard.storage.errors import StoreRefused
-from modelyard.storage.faults import told
+from modelyard.storage.errors import StoreRefused, StoreUnavailable
+from modelyard.storage.faults import is_conflict, is_no_bucket, told
 from modelyard.storage.file import StoredFile
 from modelyard.storage.location import OBJECT_STORES, Location, parse
 
-_SMALL_BYTES = 8 * 2**20
-_SMALL_SECONDS = 30
-_SLOW_BYTES_PER_SECOND = 2**20
+_CLASSES = ((8 * 2**20, 30), (64 * 2**20, 64), (2**63, 256))
+"""Up to so many bytes -> timeout of a request in seconds. obstore's own fails 200 MB on a slow line after 30 s."""
 _RETRY: Mapping[str, Any] = {
-    "max_retries": 40,
-    "retry_timeout": timedelta(seconds=60),
+    "max_retries": 10_000,
+    "retry_timeout": timedelta(seconds=65),
     "backoff": {
         "init_backoff": timedelta(milliseconds=100),
         "max_backoff": timedelta(seconds=8),
         "base": 2,
     },
 }
-"""A store that is started again within a minute is waited for; one that stays away is told."""
+"""A store that is started again within a minute is waited for; one that stays away is told. Time alone decides: with
+pauses drawn by lot 40 attempts were over after 29 s."""
+_MOST_CONFLICTS = 6
+_KINDS: Mapping[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _AMBIENT = ("AWS_", "GOOGLE_", "AZURE_", "GCLOUD_")
+_HOME = "HOME"  # where keys of Google's own tools are
+_AMBIENT_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +61,19 @@ class Entry:
 class Store:
     """Everything below one prefix. Methods raise StoreRefused and StoreUnavailable, which name the place."""
 
-    def __init__(self, raw: Any, prefix: str, uri: str, *, folder: Path | None = None, patient: Any = None) -> None:
+    def __init__(
+        self, raw: Any, prefix: str, uri: str, *, folder: Path | None = None, larger: tuple[tuple[int, Any], ...] = ()
+    ) -> None:
+        """raw: of obstore, for requests of any size; larger: (most bytes, raw) for larger and larger ones, if given.
+
+        single: the one key that the uri names, after `settled`; else "".
+        """
         self.uri = uri
         self._raw = raw
-        self._patient = patient or raw
+        self._larger = larger
         self._prefix = prefix.strip("/")
         self._folder = folder
-        self._single = ""
+        self.single = ""
 
     @classmethod
     def open(cls, uri: str, *, root: str = "", credentials: Mapping[str, str] | None = None) -> "Store":
@@ -75,65 +87,68 @@ class Store:
                 Reason.UNSUPPORTED,
                 f"{place.uri}: a web address is no store; use {'://, '.join(OBJECT_STORES)}:// or a path",
             )
-        usual, patient = (_raw(place, options, seconds) for seconds in (_SMALL_SECONDS, _seconds(2**28)))
-        return cls(usual, place.path, place.uri, patient=patient)
+        larger = tuple((most, _raw(place, options, seconds)) for most, seconds in _CLASSES)
+        return cls(larger[0][1], place.path, place.uri, larger=larger)
 
     async def settled(self) -> "Store":
         """Itself; or, if the uri names one object, the store around it, in which `entries` finds only that object."""
         if self._folder is not None:
-            if not self._folder.is_file():
+            with told(self.uri):
+                single = self._folder.is_file()
+            if not single:
                 return self
             found = Store(None, "", self.uri, folder=self._folder.parent)
-            found._single = self._folder.name
+            found.single = self._folder.name
             return found
         parent, _, name = self._prefix.rpartition("/")
         if not name or await self._head(self._prefix) is None:
             return self
-        found = Store(self._raw, parent, self.uri, patient=self._patient)
-        found._single = name
+        found = Store(self._raw, parent, self.uri, larger=self._larger)
+        found.single = name
         return found
 
     async def entries(self) -> tuple[Entry, ...]:
         """All objects, or the one that the uri names."""
-        if not self._single:
+        if not self.single:
             return await self.list()
-        found = await self.head(self._single)
+        found = await self.head(self.single)
         return (found,) if found else ()
 
     async def list(self, prefix: str = "") -> tuple[Entry, ...]:
-        """All objects below a folder of the store, sorted by key."""
-        if self._folder is not None and not self._folder.is_dir():
+        """All objects below a folder of the store, sorted by key. What only marks a folder is none."""
+        if self._lacks_folder():
             return ()
         found: list[Entry] = []
         with told(self.uri):
             start = self._full(prefix) if prefix else self._prefix
             async for page in obstore.list(self._opened(), start or None):
-                found.extend(self._entry(each) for each in page)
-        return tuple(sorted(found, key=lambda each: each.key))
+                found.extend(self._entry(each) for each in page if each["path"] != start)
+        return tuple(sorted(_without_markers(found), key=lambda each: each.key))
 
     async def head(self, key: str) -> Entry | None:
         """One object; None: not there."""
-        if self._folder is not None and not self._folder.is_dir():
+        if self._lacks_folder():
             return None
         meta = await self._head(self._full(key))
         return None if meta is None else self._entry(meta)
 
     async def get(self, key: str, *, limit_bytes: int = 64 * 2**20) -> bytes | None:
-        """The content; None: not there."""
-        if self._folder is not None and not self._folder.is_dir():
+        """The content; None: not there. Raises StoreRefused (ArtifactTooLarge) above `limit_bytes`."""
+        if self._lacks_folder():
             return None
+        path = self._full(key)
         with told(f"{self.uri}/{key}"):
             try:
-                answer = await obstore.get_async(self._for(limit_bytes), self._full(key))
+                answer = await obstore.get_async(self._for(0), path)
+                size = self._checked(key, answer.meta, limit_bytes)
+                if self._for(size) is not self._for(0):  # only now it is known how long it may take
+                    answer = await obstore.get_async(self._for(size), path)
+                    self._checked(key, answer.meta, limit_bytes)
+                return bytes(await answer.bytes_async())
             except FileNotFoundError as error:
-                _only_absent(error)
+                if is_no_bucket(error):
+                    raise
                 return None
-            size = int(answer.meta["size"])
-            if size > limit_bytes:
-                raise StoreRefused(
-                    Reason.ARTIFACT_TOO_LARGE, f"{self.uri}/{key} has {size} bytes, at most {limit_bytes} are read"
-                )
-            return bytes(await answer.bytes_async())
 
     async def create(self, key: str, body: Any, *, staging: str = "_run/tmp") -> bool:
         """Put if absent, in one request; False: it exists already.
@@ -141,16 +156,22 @@ class Store:
         On file:// the content is written below `staging` and synced, then gets its name by a rename that replaces
         nothing: obstore's own way writes `key#1` beside the target, which readers of the folder would find.
         """
-        with told(f"{self.uri}/{key}"):
-            try:
-                if self._folder is None:
-                    raw = self._for(memoryview(body).nbytes)
-                    await obstore.put_async(raw, self._full(key), body, mode="create", use_multipart=False)
-                else:
-                    await self._create_file(key, body, f"{staging}/{uuid.uuid4().hex}")
-            except AlreadyExistsError:
-                return False
-        return True
+        for number in range(_MOST_CONFLICTS):
+            with told(f"{self.uri}/{key}"):
+                try:
+                    if self._folder is None:
+                        raw = self._for(memoryview(body).nbytes)
+                        await obstore.put_async(raw, self._full(key), body, mode="create", use_multipart=False)
+                    else:
+                        await self._create_file(key, body, f"{staging}/{uuid.uuid4().hex}")
+                    return True
+                except AlreadyExistsError as error:
+                    if not is_conflict(error) or await self.head(key) is not None:
+                        return False
+            await asyncio.sleep(0.1 * 2**number)
+        raise StoreUnavailable(
+            Reason.STORE_UNREACHABLE, f"{self.uri}/{key}: other writes are in the way; it is tried again"
+        )
 
     async def put(self, key: str, body: Any) -> None:
         """Write or replace."""
@@ -159,15 +180,13 @@ class Store:
 
     async def delete(self, keys: Iterable[str]) -> None:
         """What is not there is fine."""
-        for key in keys:
+        for key in () if self._lacks_folder() else keys:
             with told(f"{self.uri}/{key}"), contextlib.suppress(FileNotFoundError):
                 await obstore.delete_async(self._opened(), self._full(key))
 
     def open_file(self, entry: Entry) -> StoredFile:
         """The object as a seekable file, for use in a thread. Reading another version of it raises InputChanged."""
-        return StoredFile(
-            self._opened(), self._full(entry.key), entry.size_bytes, entry.etag, f"{self.uri}/{entry.key}"
-        )
+        return StoredFile(self._for, self._full(entry.key), entry.size_bytes, entry.etag, f"{self.uri}/{entry.key}")
 
     async def _create_file(self, key: str, body: Any, draft: str) -> None:
         raw = self._opened(create=True)
@@ -186,8 +205,26 @@ class Store:
             try:
                 return await obstore.head_async(self._opened(), path)
             except FileNotFoundError as error:
-                _only_absent(error)
+                if is_no_bucket(error):
+                    raise
                 return None
+
+    def _checked(self, key: str, meta: Any, limit_bytes: int) -> int:
+        size = int(meta["size"])
+        if size > limit_bytes:
+            raise StoreRefused(
+                Reason.ARTIFACT_TOO_LARGE, f"{self.uri}/{key} has {size} bytes, at most {limit_bytes} are read"
+            )
+        return size
+
+    def _lacks_folder(self) -> bool:
+        if self._folder is None:
+            return False
+        with told(self.uri):
+            try:
+                return not stat.S_ISDIR(self._folder.stat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return True
 
     def _opened(self, *, create: bool = False) -> Any:
         if self._folder is None:
@@ -197,10 +234,10 @@ class Store:
         return self._raw
 
     def _for(self, size_bytes: int, *, create: bool = False) -> Any:
-        """The request timeout follows the size: obstore's own fails 200 MB on a slow line after 30 s."""
+        """obstore's store for a request of that size."""
         if self._folder is not None:
             return self._opened(create=create)
-        return self._raw if size_bytes <= _SMALL_BYTES else self._patient
+        return next((raw for most, raw in self._larger if size_bytes <= most), self._raw)
 
     def _full(self, key: str) -> str:
         return f"{self._prefix}/{key}" if self._prefix else key
@@ -212,14 +249,19 @@ class Store:
         )
 
 
-def _only_absent(error: FileNotFoundError) -> None:
-    """A missing object is no error, a missing bucket is."""
-    if "NoSuchBucket" in str(error):
-        raise error
-
-
-def _seconds(size_bytes: int) -> int:
-    return max(_SMALL_SECONDS, size_bytes // _SLOW_BYTES_PER_SECOND)
+def _without_markers(entries: Sequence[Entry]) -> list[Entry]:
+    """Consoles and file systems over S3 keep empty objects where they show folders; obstore drops their last slash."""
+    empty = {each.key for each in entries if not each.size_bytes}
+    if not empty:
+        return list(entries)
+    folders: set[str] = set()
+    for each in entries:
+        parent = each.key.rpartition("/")[0]
+        while parent and parent not in folders:
+            folders.add(parent)
+            parent = parent.rpartition("/")[0]
+    markers = empty & folders
+    return [each for each in entries if each.key not in markers]
 
 
 def _raw(place: Location, options: dict[str, Any], seconds: int) -> Any:
@@ -229,31 +271,35 @@ def _raw(place: Location, options: dict[str, Any], seconds: int) -> Any:
         "connect_timeout": timedelta(seconds=5),
         "allow_http": endpoint.startswith("http://"),
     }
-    more: dict[str, Any] = {"client_options": client, "retry_config": _RETRY}
-    with _without_ambient_keys(), told(place.uri):
-        if place.scheme == "s3":
-            options = {"region": "us-east-1", "virtual_hosted_style_request": not endpoint, **options}
-            return S3Store(place.bucket, **options, **more)
-        if place.scheme == "gs":
-            return GCSStore(place.bucket, **options, **more)
-        if "account_name" not in options:
-            raise StoreRefused(
-                Reason.ACCESS_DENIED,
-                f"{place.uri}: the account is not known; name a Secret with AZURE_STORAGE_ACCOUNT_NAME",
-            )
-        return AzureStore(place.bucket, **options, **more)
+    options = {**options, "client_options": client, "retry_config": _RETRY}
+    if place.scheme == "az" and "account_name" not in options:
+        raise StoreRefused(
+            Reason.ACCESS_DENIED,
+            f"{place.uri}: the account is not known; name a Secret with AZURE_STORAGE_ACCOUNT_NAME",
+        )
+    if place.scheme == "s3":
+        hosted = not endpoint and "." not in place.bucket  # no certificate is for names with more dots
+        options = {"region": "us-east-1", "virtual_hosted_style_request": hosted, **options}
+    try:
+        with _without_ambient_keys():
+            return _KINDS[place.scheme](place.bucket, **options)
+    except (BaseError, ValueError):  # its text may repeat what is secret
+        raise StoreRefused(
+            Reason.INVALID, f"{place.uri}: the keys in the Secret are damaged; put them into it again, each whole"
+        ) from None
 
 
 @contextmanager
 def _without_ambient_keys() -> Iterator[None]:
     """obstore reads variables of the process; whose keys are used is decided by a manifest alone."""
-    hidden = {name: value for name, value in os.environ.items() if name.startswith(_AMBIENT)}
-    for name in hidden:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
+    with _AMBIENT_LOCK:
+        hidden = {name: value for name, value in os.environ.items() if name.startswith(_AMBIENT) or name == _HOME}
+        for name in hidden:
+            del os.environ[name]
+        try:
+            yield
+        finally:
+            os.environ.update(hidden)
 
 
 def _sync(path: Path) -> None:

@@ -6,7 +6,6 @@ Exit status 0 when a report was written, whatever it says; 2 when there was noth
 import asyncio
 import logging
 import os
-import sys
 from pathlib import Path
 
 from modelyard.base.conditions import Reason
@@ -52,4 +51,7 @@ def _answer(place: Place) -> reports.Report:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Not sys.exit: threads of obstore that wake while the interpreter ends abort the process (two times in 24).
+    exit_status = main()
+    logging.shutdown()
+    os._exit(exit_status)

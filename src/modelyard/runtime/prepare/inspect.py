@@ -21,6 +21,7 @@ from modelyard.runtime.worker.tensors import zeros
 from modelyard.storage import digest as digests
 from modelyard.storage.cache import Cache
 from modelyard.storage.errors import StoreRefused, StoreUnavailable, unreadable
+from modelyard.storage.location import parse
 from modelyard.wire import report as reports
 from modelyard.wire.report import PrepareReport, Report
 from modelyard.wire.work import BUILTIN_FORMATS, ModelWork, Place, PrepareWork
@@ -60,9 +61,11 @@ async def run(work: PrepareWork, place: Place) -> Report:
 def _store(work: PrepareWork, place: Place, path: Path) -> _Stored:
     found = digests.inventory(path)
     if work.digest and found.digest != work.digest:
+        where = parse(work.uri, place.root)
+        shown = path if where.scheme == "file" else where.uri.partition("?")[0]
         raise LoadFailed(
             Reason.DIGEST_MISMATCH,
-            f"{path} is {found.digest}, and `digest` pins {work.digest}; restore the file, or change `digest` "
+            f"{shown} is {found.digest}, and `digest` pins {work.digest}; restore the file, or change `digest` "
             "if the new content is wanted",
         )
     detected = _format(work, path)
