@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from modelyard.runtime.jobs import formats, inputs, shards
-from modelyard.runtime.jobs.mapping import Mapping
-from modelyard.runtime.jobs.records import Wanted
 from modelyard.runtime.jobs.shards import RunRecord, Segment, Source
+from modelyard.runtime.scoring.mapping import Mapping
+from modelyard.runtime.scoring.records import Wanted
 from modelyard.storage.file import StoredFile
 from modelyard.storage.stores import Entry, Store
 from modelyard.wire.work import ScoreWork, TensorSpec
@@ -35,7 +35,7 @@ class Task:
 
 
 async def plan(task: Task, number: int) -> RunRecord:
-    """The record of a run that has not begun yet. Raises JobRefused and what stores raise."""
+    """The record of a run that has not begun yet. Raises Refused and what stores raise."""
     work, first = task.work, task.sources[0]
     schema = await asyncio.to_thread(formats.schema, task.format, open_source(task.store, first), first.key)
     mapping = Mapping.resolve(schema, work.model.inputs, work.input.columns, work.output.keep)

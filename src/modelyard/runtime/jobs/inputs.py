@@ -7,14 +7,14 @@ import msgspec
 
 from modelyard.base.conditions import Reason
 from modelyard.runtime.jobs import formats
-from modelyard.runtime.jobs.refused import JobRefused
 from modelyard.runtime.jobs.shards import Source
+from modelyard.runtime.scoring.refused import Refused
 from modelyard.storage.stores import Entry
 from modelyard.wire.work import ScoreWork
 
 
 def choose(entries: Sequence[Entry], work: ScoreWork) -> tuple[str, tuple[Source, ...]]:
-    """-> (format, files). Hidden names and other formats are left out; raises JobRefused (InputNotFound)."""
+    """-> (format, files). Hidden names and other formats are left out; raises Refused (InputNotFound)."""
     uri, wanted = work.input.uri, work.input.format
     shown = [each for each in entries if not _hidden(each.key)]
     known = {each.key: formats.of_name(each.key) for each in shown}
@@ -22,7 +22,7 @@ def choose(entries: Sequence[Entry], work: ScoreWork) -> tuple[str, tuple[Source
         known = {shown[0].key: wanted}  # a single file may have any name
     found = {name for name in known.values() if name}
     if not wanted and len(found) > 1:
-        raise JobRefused(
+        raise Refused(
             Reason.INPUT_INVALID,
             f"{uri} holds files of several formats ({', '.join(sorted(found))}); say which in input.format",
         )
@@ -33,7 +33,7 @@ def choose(entries: Sequence[Entry], work: ScoreWork) -> tuple[str, tuple[Source
         endings = (
             f"files of the format {wanted}" if wanted else f"files of a known format ({', '.join(formats.FORMATS)})"
         )
-        raise JobRefused(Reason.INPUT_NOT_FOUND, f"there is {there} at {uri}; expected {endings}")
+        raise Refused(Reason.INPUT_NOT_FOUND, f"there is {there} at {uri}; expected {endings}")
     return chosen, files
 
 
@@ -64,6 +64,4 @@ def _source(entry: Entry) -> Source:
 def refuse_overlap(source: str, target: str) -> None:
     """An output within the input would be read by the next job, or by this one."""
     if f"{target.rstrip('/')}/".startswith(f"{source.rstrip('/')}/"):
-        raise JobRefused(
-            Reason.INVALID, f"the output {target} lies within the input {source}; use a place outside of it"
-        )
+        raise Refused(Reason.INVALID, f"the output {target} lies within the input {source}; use a place outside of it")

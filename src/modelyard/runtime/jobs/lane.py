@@ -14,16 +14,16 @@ from functools import partial
 from typing import TypeVar
 
 from modelyard.base.conditions import Reason
-from modelyard.runtime.jobs import parts
 from modelyard.runtime.jobs.machine import CAREFUL_FROM, Refuse, Try, over_budget
-from modelyard.runtime.jobs.mapping import Mapping
 from modelyard.runtime.jobs.output import Author, Output, Result
 from modelyard.runtime.jobs.reader import Reader
-from modelyard.runtime.jobs.records import RowError
-from modelyard.runtime.jobs.refused import JobRefused
-from modelyard.runtime.jobs.scored_model import ScoredModel
-from modelyard.runtime.jobs.scoring import Scorer
 from modelyard.runtime.jobs.shards import Piece, RunRecord
+from modelyard.runtime.scoring import parts
+from modelyard.runtime.scoring.mapping import Mapping
+from modelyard.runtime.scoring.records import RowError
+from modelyard.runtime.scoring.refused import Refused
+from modelyard.runtime.scoring.scored_model import ScoredModel
+from modelyard.runtime.scoring.scorer import Scorer
 from modelyard.wire.work import ScoreWork
 
 _log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class _Draft:
 async def work_on(bench: Bench, reader: Reader, turn: Try, committing: Callable[[], None]) -> None:
     """Score and commit one shard. committing: called when what follows is better not interrupted.
 
-    Raises JobRefused and what stores, formats and models raise. Cancelled before the commit, it takes its attempt back.
+    Raises Refused and what stores, formats and models raise. Cancelled before the commit, it takes its attempt back.
     """
     number = bench.record.number
     try:
@@ -109,7 +109,7 @@ async def _scored(bench: Bench, reader: Reader, turn: Try, attempt: str) -> _Dra
 
 def _check_size(shard: int, size_bytes: int) -> None:
     if size_bytes > MOST_PART_BYTES:
-        raise JobRefused(
+        raise Refused(
             Reason.PART_TOO_LARGE,
             f"shard {shard} became {size_bytes >> 20} MiB, at most {MOST_PART_BYTES >> 20} are put at once; keep fewer "
             "columns, or let the model give less per row",
@@ -123,7 +123,7 @@ def _note_errors(bench: Bench, draft: _Draft, errors: tuple[RowError, ...], piec
     key, policy = bench.record.sources[piece.source].key, bench.work.errors
     if policy.on_error == "fail":
         first = errors[0]
-        raise JobRefused(
+        raise Refused(
             Reason.ROW_FAILED,
             f"{key}, row {first.row}: {first.code}: {first.message}; correct the input, or let errors.onError be "
             "deadLetter or skip",
@@ -134,9 +134,7 @@ def _note_errors(bench: Bench, draft: _Draft, errors: tuple[RowError, ...], piec
     over = over_budget(bench.committed_errors() + draft.errors, bench.record.total_rows, policy)
     if isinstance(over, Refuse):
         first = errors[0]
-        raise JobRefused(
-            over.reason, f"{over.message}; the latest: {key}, row {first.row}: {first.code}: {first.message}"
-        )
+        raise Refused(over.reason, f"{over.message}; the latest: {key}, row {first.row}: {first.code}: {first.message}")
 
 
 @asynccontextmanager

@@ -20,9 +20,9 @@ from modelyard.base.conditions import Reason
 from modelyard.runtime.jobs import layout, machine, model_folder
 from modelyard.runtime.jobs.machine import Finish, Follow, Refuse, Take, Wish
 from modelyard.runtime.jobs.output import Output
-from modelyard.runtime.jobs.refused import JobRefused
 from modelyard.runtime.jobs.shards import RunRecord
 from modelyard.runtime.jobs.told import Told
+from modelyard.runtime.scoring.refused import Refused
 from modelyard.storage import digest as digests
 from modelyard.storage.stores import Store
 from modelyard.wire.report import JobReport, Metric
@@ -58,7 +58,7 @@ class Left:
 
     @classmethod
     async def open(cls, work: RunWork, store: Store, rank: int) -> "Left":
-        """The run of this job: begun by rank 0, awaited by the others. Raises JobRefused."""
+        """The run of this job: begun by rank 0, awaited by the others. Raises Refused."""
         assert work.output is not None
         output = Output(store)
         wish = Wish(job=work.job, identity=work.job, mode=work.output.mode, uri=store.uri)
@@ -74,7 +74,7 @@ class Left:
                         await found._publish(found._committed)
                     return found
                 case Refuse(reason, message):
-                    raise JobRefused(reason, message)
+                    raise Refused(reason, message)
                 case Take(number) if rank == 0:
                     record = RunRecord(job=work.job, identity=work.job, number=number, mode=wish.mode)
                     await output.take(record)
@@ -126,7 +126,7 @@ class Left:
         if artifact is not None:
             path = folder / artifact.path
             if not path.exists():
-                raise JobRefused(
+                raise Refused(
                     Reason.OUTPUT_MISSING,
                     f"the program ended well and left nothing at {artifact.path} in OUTPUT_DIR, of which Model "
                     f"{artifact.name} was to be made; let it write there, or correct spec.run.outputModel.path",
@@ -194,21 +194,21 @@ class Left:
 
 
 def _files(folder: Path) -> Iterable[str]:
-    """Relative names, sorted. Raises JobRefused for what cannot be committed."""
+    """Relative names, sorted. Raises Refused for what cannot be committed."""
     found = []
     for parent, folders, names in os.walk(folder):
         for name in (*names, *(each for each in folders if (Path(parent) / each).is_symlink())):
             path = Path(parent) / name
             relative = path.relative_to(folder).as_posix()
             if path.is_symlink() or not path.is_file():
-                raise JobRefused(
+                raise Refused(
                     Reason.INVALID, f"OUTPUT_DIR/{relative} is a link or no regular file; let the program write files"
                 )
             if relative.split("/")[0] in _RESERVED or "\n" in relative or "\\" in relative:
-                raise JobRefused(Reason.INVALID, f"OUTPUT_DIR/{relative}: this name is reserved; use another one")
+                raise Refused(Reason.INVALID, f"OUTPUT_DIR/{relative}: this name is reserved; use another one")
             found.append(relative)
     if len(found) > _MOST_FILES:
-        raise JobRefused(
+        raise Refused(
             Reason.INVALID, f"OUTPUT_DIR holds {len(found)} files, at most {_MOST_FILES} are committed; pack them"
         )
     return sorted(found)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from modelyard.base.conditions import Reason
-from modelyard.runtime.jobs.refused import JobRefused
 from modelyard.runtime.jobs.told import Told
+from modelyard.runtime.scoring.refused import Refused
 from modelyard.wire.work import RunWork
 
 NAME = "model.json"
@@ -39,7 +39,7 @@ def _read(path: Path) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise ValueError("it is no object")
     except (OSError, ValueError, RecursionError) as error:
-        raise JobRefused(
+        raise Refused(
             Reason.INVALID, f"the program wrote a {path.name} that cannot be read: {error}; see spec/model-folder.md"
         ) from error
     return found

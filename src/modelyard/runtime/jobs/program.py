@@ -21,8 +21,8 @@ from modelyard.base.conditions import Reason
 from modelyard.base.errors import RetryLater
 from modelyard.runtime.jobs.left import Left
 from modelyard.runtime.jobs.progress import Progress
-from modelyard.runtime.jobs.refused import JobRefused
 from modelyard.runtime.jobs.told import Told, read
+from modelyard.runtime.scoring.refused import Refused
 from modelyard.storage import credentials
 from modelyard.storage.stores import Store
 from modelyard.wire.report import JobReport
@@ -52,7 +52,7 @@ class _Folders:
 async def run(work: RunWork, place: Place, progress: Progress, stop: asyncio.Event) -> bool:
     """True when the program has ended well and its output is committed; False when it was stopped before.
 
-    Raises JobRefused, ProgramFailed and what stores raise.
+    Raises Refused, ProgramFailed and what stores raise.
     """
     keys = {name: _keys(place, name) for name in ("output", "checkpoint")}
     left = None
@@ -126,19 +126,19 @@ class _Command:
 def _command(work: RunWork, place: Place, variables: dict[str, str]) -> _Command:
     directory = _inside(place.root, work.directory)
     if not directory.is_dir():
-        raise JobRefused(Reason.INVALID, f"spec.run.workingDir: {directory} is not a folder; correct it")
+        raise Refused(Reason.INVALID, f"spec.run.workingDir: {directory} is not a folder; correct it")
     program = shutil.which(work.command[0], path=variables["PATH"])
     beside = directory / work.command[0]
     if program is None and beside.is_file() and os.access(beside, os.X_OK):
         program = str(beside)
     if work.python and not os.access(_inside(place.root, work.python), os.X_OK):
-        raise JobRefused(
+        raise Refused(
             Reason.ENVIRONMENT_MISSING,
             f"spec.run.environment.python: {_inside(place.root, work.python)} is no interpreter that can be run; "
             "make the environment, or correct the path",
         )
     if program is None:
-        raise JobRefused(
+        raise Refused(
             Reason.ENVIRONMENT_MISSING,
             f"spec.run.command: there is no program {work.command[0]!r} on PATH or in {directory}; install it, or "
             "correct the command",

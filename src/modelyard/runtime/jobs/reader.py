@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from modelyard.runtime.jobs import begin, formats
-from modelyard.runtime.jobs.mapping import Mapping
-from modelyard.runtime.jobs.records import Batch, Wanted
 from modelyard.runtime.jobs.shards import Piece, RunRecord
+from modelyard.runtime.scoring.mapping import Mapping
+from modelyard.runtime.scoring.records import Batch, Wanted
 from modelyard.storage.stores import Store
 
 _MOST_ROWS = 64 * 1024

@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 from modelyard.runtime.jobs import begin, inputs, lane, layout, machine
 from modelyard.runtime.jobs.layout import RunSeen, Seen
 from modelyard.runtime.jobs.machine import Close, Finish, Follow, Me, Refuse, Settle, Step, Sweep, Take, Try, Wait, Wish
-from modelyard.runtime.jobs.mapping import Mapping
 from modelyard.runtime.jobs.output import Author, Look, Output
 from modelyard.runtime.jobs.progress import Progress
 from modelyard.runtime.jobs.reader import Reader
-from modelyard.runtime.jobs.refused import JobRefused
-from modelyard.runtime.jobs.scored_model import ScoredModel
 from modelyard.runtime.jobs.shards import RunRecord
+from modelyard.runtime.scoring.mapping import Mapping
+from modelyard.runtime.scoring.refused import Refused
+from modelyard.runtime.scoring.scored_model import ScoredModel
 from modelyard.storage import credentials
 from modelyard.storage.stores import Store
 from modelyard.wire.work import Place, ScoreWork
@@ -34,7 +34,7 @@ _STEP = 7919
 async def score(work: ScoreWork, place: Place, progress: Progress, stop: asyncio.Event) -> bool:
     """Take part in the run until it is closed (True), or `stop` is set (False).
 
-    Raises JobRefused, LoadFailed and what stores raise.
+    Raises Refused, LoadFailed and what stores raise.
     """
     keys = {role: credentials.take(Path(place.secrets) / role) if place.secrets else {} for role in ("input", "output")}
     source = await Store.open(work.input.uri, root=place.root, credentials=keys["input"]).settled()
@@ -42,7 +42,7 @@ async def score(work: ScoreWork, place: Place, progress: Progress, stop: asyncio
     progress.uri = output.uri
     author = Author(index=place.index, incarnation=secrets.token_hex(4))
     async with AsyncExitStack() as stack:
-        model = ScoredModel(work, place, stack)
+        model = ScoredModel(work.model, work.threads, place, stack)
 
         async def prepare() -> RunRecord | None:
             """The model is loaded meanwhile; whether that works does not matter where all is done already."""
@@ -112,7 +112,7 @@ async def _open(work: ScoreWork, source: Store, output: Output, progress: Progre
                 _log.info("going on with run %d at %s", number, output.uri)
                 return records[number]
             case Refuse(reason, message):
-                raise JobRefused(reason, message)
+                raise Refused(reason, message)
             case Take(number):
                 assert task is not None
                 progress.say(f"reading what {len(task.sources)} files hold")
@@ -249,7 +249,7 @@ class _Lane:
                 case Finish():
                     return
                 case Refuse(reason, message):
-                    raise JobRefused(reason, message)
+                    raise Refused(reason, message)
                 case Wait(seconds):
                     await asyncio.sleep(seconds)
                 case Try() as turn:
@@ -271,7 +271,7 @@ class _Lane:
 def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """What ends the job for good comes before what may heal."""
     flat = [each for error in group.exceptions for each in _leaves(error)]
-    return next((each for each in flat if isinstance(each, JobRefused)), flat[0])
+    return next((each for each in flat if isinstance(each, Refused)), flat[0])
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from modelyard.base.conditions import Reason
 from modelyard.runtime.jobs import formats
 from modelyard.runtime.jobs.formats import lines
-from modelyard.runtime.jobs.parts import Part, errors_body
-from modelyard.runtime.jobs.records import Batch, RowError, Wanted
-from modelyard.runtime.jobs.refused import JobRefused
+from modelyard.runtime.scoring.parts import Part, errors_body
+from modelyard.runtime.scoring.records import Batch, RowError, Wanted
+from modelyard.runtime.scoring.refused import Refused
 
 ROWS = st.lists(
     st.fixed_dictionaries(
@@ -147,7 +147,7 @@ def test_lines_of_json_that_are_wrong_are_errors_of_theirs(segment_bytes: int) -
 
 def test_text_in_another_encoding_names_the_file_and_the_row() -> None:
     file = File("id,name\n1,a\n2,über\n".encode("latin-1"))
-    with pytest.raises(JobRefused, match=r"people\.csv is not text in UTF-8, near row 1") as caught:
+    with pytest.raises(Refused, match=r"people\.csv is not text in UTF-8, near row 1") as caught:
         formats.schema("csv", file, "people.csv")
     assert caught.value.reason == Reason.INPUT_INVALID
 
@@ -161,7 +161,7 @@ def test_parquet_that_is_damaged_in_the_middle_names_the_row_group() -> None:
     data[start + 20 : start + 400] = bytes(380)
     file = File(bytes(data))
     wanted = Wanted(start=1, stop=2, first_row=1000, schema=table.schema, columns=["id"], batch_rows=500)
-    with pytest.raises(JobRefused, match=r"a\.parquet, row group 1 cannot be read") as caught:
+    with pytest.raises(Refused, match=r"a\.parquet, row group 1 cannot be read") as caught:
         list(formats.read("parquet", file, "a.parquet", wanted))
     assert caught.value.reason == Reason.INPUT_INVALID
 
@@ -171,7 +171,7 @@ def test_files_of_other_columns_or_types_are_refused_by_name(format_name: str) -
     schema = pa.schema([("id", pa.int64()), ("x", pa.float64()), ("y", pa.float64())])
     file = written(format_name, pa.table({"id": [1], "x": ["a"]}))
     wanted = Wanted(start=0, stop=1, first_row=0, schema=schema, columns=schema.names, batch_rows=5)
-    with pytest.raises(JobRefused, match=r"b: column x is string, and double in the first file; there is no column y"):
+    with pytest.raises(Refused, match=r"b: column x is string, and double in the first file; there is no column y"):
         list(formats.read(format_name, file, "b", wanted))
     narrow = written(
         format_name, pa.table({"id": pa.array([1], pa.int32()), "x": pa.array([1], pa.float32()), "y": [1.0]})
@@ -199,7 +199,7 @@ def test_lines_that_end_arrows_own_reader_are_errors_of_their_rows(line: bytes) 
 @given(data=st.one_of(st.binary(max_size=300), st.text(max_size=200).map(str.encode)))
 def test_any_bytes_end_in_rows_or_a_sentence(format_name: str, data: bytes) -> None:
     file = File(data)
-    with contextlib.suppress(JobRefused):
+    with contextlib.suppress(Refused):
         everything(format_name, file, formats.schema(format_name, file, "f"))
 
 

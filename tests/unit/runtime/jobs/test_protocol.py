@@ -17,9 +17,9 @@ from modelyard.runtime.jobs import layout
 from modelyard.runtime.jobs.machine import Try
 from modelyard.runtime.jobs.output import Author, Output, Result
 from modelyard.runtime.jobs.progress import Progress
-from modelyard.runtime.jobs.refused import JobRefused
 from modelyard.runtime.jobs.runner import Runner
 from modelyard.runtime.jobs.shards import Piece, RunRecord
+from modelyard.runtime.scoring.refused import Refused
 from modelyard.storage.errors import StoreUnavailable
 from modelyard.storage.stores import Entry, Store
 from modelyard.wire.work import ErrorsWork, InputWork, ModelWork, OutputWork, ScoreWork
@@ -149,7 +149,7 @@ class World:
                 if await self.runner(index, life, ask):
                     return
             except (Killed, StoreUnavailable, BaseExceptionGroup) as error:
-                if isinstance(error, BaseExceptionGroup) and error.subgroup(JobRefused):
+                if isinstance(error, BaseExceptionGroup) and error.subgroup(Refused):
                     raise
             await asyncio.sleep(self.chaos.pause())
         raise AssertionError("it never ends")
@@ -226,7 +226,7 @@ def test_more_errors_than_allowed_are_never_called_a_success(
         try:
             await world.run(2, work(max_rows=3))
         except BaseExceptionGroup as errors:
-            refused = errors.subgroup(JobRefused) is not None
+            refused = errors.subgroup(Refused) is not None
         seen = layout.see([each.key for each in await world.inner.list()])
         run = seen.runs[1]
         assert refused == (not run.closed)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from obstore.store import MemoryStore
 
 from modelyard.runtime.jobs import formats
-from modelyard.runtime.jobs.mapping import Mapping
 from modelyard.runtime.jobs.reader import Reader
 from modelyard.runtime.jobs.shards import Piece, RunRecord, Source
+from modelyard.runtime.scoring.mapping import Mapping
 from modelyard.storage.stores import Store
 from modelyard.wire.work import TensorSpec
 

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from modelyard.runtime.jobs.formats.tables import fitted, readable
-from modelyard.runtime.jobs.records import Batch, File, Segment, Wanted, numbered
+from modelyard.runtime.scoring.records import Batch, File, Segment, Wanted, numbered
 
 SUFFIXES = (".arrow", ".feather")
 

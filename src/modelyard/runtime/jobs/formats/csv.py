@@ -14,8 +14,8 @@ from modelyard.base.conditions import Reason
 from modelyard.runtime.jobs.formats import lines
 from modelyard.runtime.jobs.formats.jsonl import plain
 from modelyard.runtime.jobs.formats.tables import readable
-from modelyard.runtime.jobs.records import Batch, File, RowError, Segment, Wanted
-from modelyard.runtime.jobs.refused import JobRefused
+from modelyard.runtime.scoring.records import Batch, File, RowError, Segment, Wanted
+from modelyard.runtime.scoring.refused import Refused
 
 SUFFIXES = (".csv",)
 _SHOWN = 60
@@ -51,7 +51,7 @@ def read(file: File, name: str, wanted: Wanted) -> Iterator[Batch]:
     data = lines.text(file, wanted.start, wanted.stop)
     missing = [each for each in wanted.columns if each not in names]
     if missing:
-        raise JobRefused(
+        raise Refused(
             Reason.SCHEMA_MISMATCH,
             f"{name}: there is no column {', '.join(missing)}; all files must have the same columns",
         )
@@ -92,7 +92,7 @@ def _parsed(
     bad = np.array([row.number - 1 for row in refused], np.int64)
     count = _count(data)
     if table.num_columns and table.num_rows + len(bad) != count:
-        raise JobRefused(
+        raise Refused(
             Reason.INPUT_INVALID,
             f"{name}, from row {wanted.first_row}: quotes or line breaks are not as in CSV (a lone carriage return, a "
             "quote within a value); write the file again",
@@ -170,9 +170,9 @@ def _header(data: bytes, name: str) -> tuple[list[str], int]:
     try:
         names = next(csv.reader([data[:end].decode().rstrip("\r")], strict=True), [])
     except (csv.Error, UnicodeDecodeError) as error:
-        raise JobRefused(Reason.INPUT_INVALID, f"{name}: the first line is no header of a CSV file: {error}") from error
+        raise Refused(Reason.INPUT_INVALID, f"{name}: the first line is no header of a CSV file: {error}") from error
     if not names or len(set(names)) != len(names) or not all(names):
-        raise JobRefused(
+        raise Refused(
             Reason.INPUT_INVALID, f"{name}: the first line must name every column, each once; found {names[:10]}"
         )
     return names, end + 1
@@ -183,7 +183,7 @@ def _text(data: bytes, name: str, first: int) -> None:
         data.decode()
     except UnicodeDecodeError as error:
         row = first + data[: error.start].count(b"\n")
-        raise JobRefused(
+        raise Refused(
             Reason.INPUT_INVALID, f"{name} is not text in UTF-8, near row {row}; convert it (iconv -t UTF-8)"
         ) from error
 

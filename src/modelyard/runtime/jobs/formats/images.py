@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from modelyard.runtime.jobs.records import Batch, File, Segment, Wanted, numbered
+from modelyard.runtime.scoring.records import Batch, File, Segment, Wanted, numbered
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _SCHEMA = pa.schema([("path", pa.string()), ("image", pa.binary())])

@@ -12,7 +12,7 @@ import pyarrow.json as paj
 
 from modelyard.runtime.jobs.formats import lines
 from modelyard.runtime.jobs.formats.tables import readable, sentence
-from modelyard.runtime.jobs.records import Batch, File, RowError, Segment, Wanted
+from modelyard.runtime.scoring.records import Batch, File, RowError, Segment, Wanted
 
 SUFFIXES = (".jsonl", ".ndjson")
 _LOOKED_AT = 2000

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from modelyard.base.conditions import Reason
-from modelyard.runtime.jobs.records import File, Segment
-from modelyard.runtime.jobs.refused import JobRefused
+from modelyard.runtime.scoring.records import File, Segment
+from modelyard.runtime.scoring.refused import Refused
 
 _BLOCK = 4 * 2**20
 _MOST_RECORD_BYTES = 256 * 2**20
@@ -62,13 +62,13 @@ def _records(file: File, name: str, start: int, *, quotes: bool) -> Iterator[tup
     while position < size:
         block = file.read(_BLOCK)
         if not block:
-            raise JobRefused(Reason.INPUT_CHANGED, f"{name} became shorter while it was read; start again")
+            raise Refused(Reason.INPUT_CHANGED, f"{name} became shorter while it was read; start again")
         position += len(block)
         data = rest + block
         if position >= size and not data.endswith(b"\n"):
             data += b"\n"
         if len(data) > _MOST_RECORD_BYTES:
-            raise JobRefused(
+            raise Refused(
                 Reason.INPUT_INVALID,
                 f"{name}: a record is longer than {_MOST_RECORD_BYTES >> 20} MiB, or a quote before byte {position} is "
                 "never closed",

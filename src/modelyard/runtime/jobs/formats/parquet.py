@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modelyard.runtime.jobs.formats.tables import fitted, readable
-from modelyard.runtime.jobs.records import Batch, File, Segment, Wanted, numbered
+from modelyard.runtime.scoring.records import Batch, File, Segment, Wanted, numbered
 
 SUFFIXES = (".parquet", ".pq")
 _AT_ONCE_BYTES = 32 * 2**20

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from modelyard.base.conditions import Reason
-from modelyard.runtime.jobs.refused import JobRefused
+from modelyard.runtime.scoring.refused import Refused
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def readable(name: str, what: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise JobRefused(
+        raise Refused(
             Reason.INPUT_INVALID, f"{name}{what} cannot be read: {sentence(error)}; write the file again"
         ) from error
 
@@ -27,7 +27,7 @@ def sentence(error: Exception) -> str:
 
 
 def fitted(table: pa.Table, schema: pa.Schema, columns: Sequence[str], name: str) -> pa.Table:
-    """The columns in the types of the whole input. Raises JobRefused (SchemaMismatch) with all that differ."""
+    """The columns in the types of the whole input. Raises Refused (SchemaMismatch) with all that differ."""
     wrong = []
     arrays: list[Any] = []
     for column in columns:
@@ -42,7 +42,7 @@ def fitted(table: pa.Table, schema: pa.Schema, columns: Sequence[str], name: str
                 wrong.append(f"column {column} is {found.type}, and {wanted} in the first file")
         arrays.append(found)
     if wrong:
-        raise JobRefused(Reason.SCHEMA_MISMATCH, f"{name}: {'; '.join(wrong)}; all files must have the same columns")
+        raise Refused(Reason.SCHEMA_MISMATCH, f"{name}: {'; '.join(wrong)}; all files must have the same columns")
     if not columns:
         return table.select([])
     return pa.table(dict(zip(columns, arrays, strict=True)))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from modelyard.base.conditions import Reason
 from modelyard.runtime.backends.port import Array
-from modelyard.runtime.jobs.refused import JobRefused
+from modelyard.runtime.scoring.refused import Refused
 from modelyard.runtime.worker.tensors import DTYPES
 from modelyard.wire.work import TensorSpec
 
@@ -177,7 +177,7 @@ def _narrowed(row: Array, dtype: np.dtype[Any]) -> tuple[Array, str]:
 def _pixels(spec: TensorSpec, array: pa.Array) -> tuple[Array, list[Problem]]:
     """Encoded images as [rows, height, width, channels], or channels first where the signature says so."""
     if Image is None:
-        raise JobRefused(Reason.ENVIRONMENT_MISSING, "decoding images needs Pillow: pip install 'modelyard[images]'")
+        raise Refused(Reason.ENVIRONMENT_MISSING, "decoding images needs Pillow: pip install 'modelyard[images]'")
     shape = spec.shape[1:]
     first = shape[0] in (1, 3) and shape[2] not in (1, 3)
     channels = shape[0] if first else shape[2]

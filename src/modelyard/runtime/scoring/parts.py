@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from modelyard.runtime.jobs.records import RowError
+from modelyard.runtime.scoring.records import RowError
 
 _GROUP_ROWS = 128 * 1024
 _GROUP_BYTES = 32 * 2**20

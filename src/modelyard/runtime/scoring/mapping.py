@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from modelyard.base.conditions import Reason
 from modelyard.runtime.backends.port import Array
-from modelyard.runtime.jobs import columns as column_values
-from modelyard.runtime.jobs.columns import Problem
-from modelyard.runtime.jobs.records import Batch, RowError
-from modelyard.runtime.jobs.refused import JobRefused
+from modelyard.runtime.scoring import columns as column_values
+from modelyard.runtime.scoring.columns import Problem
+from modelyard.runtime.scoring.records import Batch, RowError
+from modelyard.runtime.scoring.refused import Refused
 from modelyard.wire.work import TensorSpec
 
 _SHOWN = 12
@@ -53,7 +53,7 @@ class Mapping:
     def resolve(
         cls, schema: pa.Schema, inputs: Sequence[TensorSpec], columns: Sequence[str], keep: Sequence[str]
     ) -> "Mapping":
-        """Raises JobRefused (SchemaMismatch) with everything that does not fit."""
+        """Raises Refused (SchemaMismatch) with everything that does not fit."""
         problems = [_absent(name, schema, "output.keep") for name in keep if name not in schema.names]
         problems += [_absent(name, schema, "input.columns") for name in columns if name not in schema.names]
         feeds = []
@@ -65,7 +65,7 @@ class Mapping:
                 feeds.append(found)
                 problems += [told for name in found.columns if (told := _unfit(found, name, schema))]
         if problems:
-            raise JobRefused(Reason.SCHEMA_MISMATCH, "; ".join(dict.fromkeys(problems)))
+            raise Refused(Reason.SCHEMA_MISMATCH, "; ".join(dict.fromkeys(problems)))
         return cls(schema=schema, feeds=tuple(feeds), keep=tuple(keep))
 
     @property

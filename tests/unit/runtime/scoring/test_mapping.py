@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from modelyard.base.conditions import Reason
-from modelyard.runtime.jobs import columns as column_values
-from modelyard.runtime.jobs.mapping import Mapping
-from modelyard.runtime.jobs.records import Batch, numbered
-from modelyard.runtime.jobs.refused import JobRefused
+from modelyard.runtime.scoring import columns as column_values
+from modelyard.runtime.scoring.mapping import Mapping
+from modelyard.runtime.scoring.records import Batch, numbered
+from modelyard.runtime.scoring.refused import Refused
 from modelyard.wire.work import TensorSpec
 
 
@@ -29,7 +29,7 @@ def tensors(table: pa.Table, *inputs: TensorSpec, columns: tuple[str, ...] = (),
 
 
 def refused(table: pa.Table, *inputs: TensorSpec, columns: tuple[str, ...] = (), keep: tuple[str, ...] = ()) -> str:
-    with pytest.raises(JobRefused) as caught:
+    with pytest.raises(Refused) as caught:
         Mapping.resolve(table.schema, inputs, columns, keep)
     assert caught.value.reason == Reason.SCHEMA_MISMATCH
     return caught.value.message
@@ -196,6 +196,6 @@ def test_without_pillow_images_say_what_to_install(monkeypatch: pytest.MonkeyPat
     schema = pa.schema([("path", pa.string()), ("image", pa.binary())])
     mapping = Mapping.resolve(schema, (spec("x", "UINT8", 2, 2, 3),), (), ())
     table = pa.table({"image": [b"x"]}, schema=pa.schema([("image", pa.binary())]))
-    with pytest.raises(JobRefused, match=r"pip install 'modelyard\[images\]'") as caught:
+    with pytest.raises(Refused, match=r"pip install 'modelyard\[images\]'") as caught:
         mapping.tensors(numbered(table, 0))
     assert caught.value.reason == Reason.ENVIRONMENT_MISSING

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from engine_testing import virtual
 from modelyard.base.errors import UserError
 from modelyard.runtime.backends.port import WorkerDied
-from modelyard.runtime.jobs.mapping import Mapping
-from modelyard.runtime.jobs.records import Batch, numbered
-from modelyard.runtime.jobs.scoring import Scored, Scorer
+from modelyard.runtime.scoring.mapping import Mapping
+from modelyard.runtime.scoring.records import Batch, numbered
+from modelyard.runtime.scoring.scorer import Scored, Scorer
 from modelyard.wire.work import TensorSpec
 
 X, Y = (TensorSpec(name=name, datatype="INT64", shape=(-1,)) for name in ("x", "y"))

@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.runtime.backends.port import Array, Backend, WorkerMissing
-from modelyard.runtime.jobs.mapping import Mapping
-from modelyard.runtime.jobs.records import Batch, RowError
+from modelyard.runtime.scoring.mapping import Mapping
+from modelyard.runtime.scoring.records import Batch, RowError
 from modelyard.wire.work import TensorSpec
 
 _ALIKE = 50

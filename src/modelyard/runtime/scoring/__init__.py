@@ -1,0 +1,1 @@
+"""Records through a model: what jobs and streams share."""
