@@ -39,6 +39,13 @@ class Reason(StrEnum):
     SCALED_TO_ZERO = "ScaledToZero"
     """`replicas: 0` was asked for; requests get 503."""
 
+    FOLLOWING = "Following"
+    """A stream's runners score what arrives."""
+    CONNECTED = "Connected"
+    """Runners reach the source and the sink."""
+    CLEANED = "Cleaned"
+    """Offsets and claims of a deleted stream were removed."""
+
     # Work in progress
     PREPARING = "Preparing"
     """The artifact is being read."""
@@ -143,6 +150,34 @@ class Reason(StrEnum):
     """More runners failed than `backoffLimit` allows."""
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     """The job took longer than `activeDeadlineSeconds`."""
+
+    # Streams
+    BROKER_UNREACHABLE = "BrokerUnreachable"
+    """The broker does not answer; it is tried again."""
+    BROKER_REFUSED = "BrokerRefused"
+    """The broker refuses these credentials, or what they may not do."""
+    BROKER_FULL = "BrokerFull"
+    """The broker has no room for more messages: its disk, or a limit of the stream or account."""
+    STREAM_NOT_FOUND = "StreamNotFound"
+    """The broker has no stream of that name, and it may not be made."""
+    SUBJECT_NOT_FOUND = "SubjectNotFound"
+    """The stream does not take a subject that is needed."""
+    STREAM_UNSUITABLE = "StreamUnsuitable"
+    """The stream lacks a setting that is needed; the message names it."""
+    PARTITIONS_MISSING = "PartitionsMissing"
+    """Subjects of the source carry no partition number; the message has the transform that writes it."""
+    OFFSET_LOST = "OffsetLost"
+    """The offset of a partition that had begun is gone; going on could score records twice."""
+    SOURCE_REPLACED = "SourceReplaced"
+    """The source is another stream than the one that the offset belongs to."""
+    RECORDS_EXPIRED = "RecordsExpired"
+    """Records left the source before they were read."""
+    RECORD_FAILED = "RecordFailed"
+    """A record cannot be scored, and there is no `deadLetter`."""
+    PARTITIONS_WAITING = "PartitionsWaiting"
+    """No runner has taken over some partitions yet."""
+    CLEAN_FAILED = "CleanFailed"
+    """What a deleted stream left at its broker could not be removed."""
 
     # Processes
     CRASHED = "Crashed"

@@ -1,8 +1,8 @@
 """Report: what a process of the runtime half answers to control. At most 4 KiB of JSON; not trusted.
 
-`{"version": 1, "serve": {...}}`, with `prepare`, `job` or `failure` in place of `serve`. A process replaces its report
-file atomically; on Kubernetes the same bytes are the container's termination message. The schema is
-`spec/report.schema.json`.
+`{"version": 1, "serve": {...}}`, with `prepare`, `job`, `stream`, `clean` or `failure` in place of `serve`. A process
+replaces its report file atomically; on Kubernetes the same bytes are the container's termination message. The schema
+is `spec/report.schema.json`.
 """
 
 import re
@@ -14,6 +14,8 @@ from modelyard.base.errors import UserError
 from modelyard.wire.work import TensorSpec
 
 VERSION = 1
+PARTS = ("serve", "prepare", "job", "stream", "clean", "failure")
+"""Of a report, of which exactly one is set."""
 MAX_BYTES = 4096
 _MAX_MESSAGE = 2048
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
@@ -79,6 +81,43 @@ class JobReport(_Struct, frozen=True, kw_only=True):
     note: Text = ""
 
 
+class PartitionReport(_Struct, frozen=True, kw_only=True):
+    """One partition that a runner holds. committed: the position after which it goes on, None before it has begun.
+
+    lag: records that wait, None if not known.
+    """
+
+    number: int
+    committed: int | None = None
+    lag: int | None = None
+
+
+class StreamReport(_Struct, frozen=True, kw_only=True):
+    """A runner of a stream. ready: its model is loaded and it could work, also where others hold all partitions.
+
+    connected: to source and sink. records (with dead letters), dead_letters, expired: of the partitions that it holds,
+    since they began where offsets are committed with them, else since this process started. records_per_second: lately;
+    latency_seconds: between a record's arrival at the source and its commit, the median lately.
+    problem: what keeps it, or one of its partitions, from working.
+    """
+
+    ready: bool = False
+    connected: bool = False
+    partitions: Annotated[tuple[PartitionReport, ...], msgspec.Meta(max_length=32)] = ()
+    records: int = 0
+    dead_letters: int = 0
+    expired: int = 0
+    records_per_second: float = 0.0
+    latency_seconds: float | None = None
+    problem: "Failure | None" = None
+
+
+class CleanReport(_Struct, frozen=True, kw_only=True):
+    """Nothing is left of a stream."""
+
+    done: bool = False
+
+
 class Failure(_Struct, frozen=True, kw_only=True):
     """Why the work cannot be done. reason: a `base.conditions.Reason`. retry: the same attempt may succeed later."""
 
@@ -88,12 +127,14 @@ class Failure(_Struct, frozen=True, kw_only=True):
 
 
 class Report(_Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Exactly one of serve, prepare, job and failure is set."""
+    """Exactly one of serve, prepare, job, stream, clean and failure is set."""
 
     version: int = VERSION
     serve: ServeReport | None = None
     prepare: PrepareReport | None = None
     job: JobReport | None = None
+    stream: StreamReport | None = None
+    clean: CleanReport | None = None
     failure: Failure | None = None
 
 
@@ -127,6 +168,6 @@ def decode(data: bytes) -> Report:
         raise UserError(f"the report is not valid: {error}") from error
     if report.version != VERSION:
         raise UserError(f"report version {report.version} is not understood; this release reads version {VERSION}")
-    if sum(part is not None for part in (report.serve, report.prepare, report.job, report.failure)) != 1:
-        raise UserError("the report must set exactly one of serve, prepare, job and failure")
+    if sum(getattr(report, part) is not None for part in PARTS) != 1:
+        raise UserError(f"the report must set exactly one of {', '.join(PARTS)}")
     return report

@@ -1,6 +1,7 @@
 """WorkSpec: what control tells a process of the runtime half to do.
 
-A JSON file of one object, `{"version": 1, "serve": {...}}`, with `prepare`, `score` or `run` in its place. It says
+A JSON file of one object, `{"version": 1, "serve": {...}}`, with `prepare`, `score`, `run`, `stream` or `clean` in its
+place. It says
 *what*, never *where*: folders, sockets and the report's path are given by the driver in the environment (`Place`),
 so that the same recorded WorkSpec runs in any place. Version N reads N-1; an unknown version or field is refused.
 The schema is `spec/work.schema.json`.
@@ -17,6 +18,9 @@ VERSION = 1
 BUILTIN_FORMATS = frozenset({"onnx", "skops", "joblib", "pickle"})
 """Formats that run without a Runtime."""
 
+PARTS = ("serve", "prepare", "score", "run", "stream", "clean")
+"""Of a WorkSpec, of which exactly one is set."""
+
 ENV_WORK = "MODELYARD_WORK"
 ENV_REPORT = "MODELYARD_REPORT"
 ENV_SOCKET = "MODELYARD_SOCKET"
@@ -27,6 +31,10 @@ ENV_SECRETS = "MODELYARD_SECRETS"
 ENV_INDEX = "MODELYARD_INDEX"
 ENV_ATTEMPT = "MODELYARD_ATTEMPT"
 ENV_MASTER = "MODELYARD_MASTER"
+ENV_BROKER = "MODELYARD_BROKER"
+
+LOCAL_BROKER = "nats://local"
+"""The uri of the broker that a laptop's server starts when a stream names it."""
 
 
 class _Struct(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
@@ -176,15 +184,97 @@ class RunWork(_Struct, frozen=True, kw_only=True):
     grace_seconds: float = 30.0
 
 
+class SourceWork(_Struct, frozen=True, kw_only=True):
+    """Records that arrive. uri: of a NATS server with JetStream, `nats://host:port`, `tls://host:port` or LOCAL_BROKER.
+
+    stream: its name; subjects: filters, of one partition after `partition_subjects`. format: json (an object, or a list
+    of them), arrow (an IPC stream) or raw. columns: fields that make up the rows of a model with one matrix as input.
+    """
+
+    uri: str
+    stream: str
+    subjects: tuple[str, ...]
+    format: str = "json"
+    columns: tuple[str, ...] = ()
+
+
+class SinkWork(_Struct, frozen=True, kw_only=True):
+    """Where scored records go: a subject of a stream of NATS, or a prefix of an object store (stream, subject: "").
+
+    format: json, arrow or raw of messages; parquet, csv, jsonl or arrow of files; "" for the source's (parquet of
+    files). keep: fields of the source that are written beside the model's outputs.
+    """
+
+    uri: str
+    stream: str = ""
+    subject: str = ""
+    format: str = ""
+    keep: tuple[str, ...] = ()
+
+
+class BatchWork(_Struct, frozen=True, kw_only=True):
+    """One commit: at most so many records, and so many seconds after the first of them was read."""
+
+    rows: int = 256
+    wait_seconds: float = 0.01
+
+
+class StartWork(_Struct, frozen=True, kw_only=True):
+    """Where a partition begins that has committed nothing yet. at: latest, earliest, time or sequence.
+
+    time: seconds since 1970; sequence: the first record to score, as the broker counts them.
+    """
+
+    at: str = "latest"
+    time: float = 0.0
+    sequence: int = 0
+
+
+class StreamWork(_Struct, frozen=True, kw_only=True):
+    """Score records as they arrive, until SIGTERM. Any number of runners of one revision share the partitions.
+
+    name: `<namespace>.<name>`, under which offsets and claims are kept. revision: runners of one revision count each
+    other. dead_letter: a subject of the sink's stream, or "" to stop a partition at a record that cannot be scored.
+    delivery: exactlyOnce or atLeastOnce. key_token: which token of a subject is the partition's number, from 1; 0:
+    there is one partition. max_deliver: how often a record may end its runner before it is not tried again.
+    begun: partitions that have committed something, so that a missing offset is a loss and no beginning.
+    """
+
+    name: str
+    revision: str
+    model: ModelWork
+    source: SourceWork
+    sink: SinkWork
+    dead_letter: str = ""
+    delivery: str = "atLeastOnce"
+    partitions: int = 1
+    key_token: int = 0
+    batch: BatchWork = BatchWork()
+    max_deliver: int = 5
+    start: StartWork = StartWork()
+    begun: tuple[int, ...] = ()
+    threads: int = 1
+    drain_seconds: float = 30.0
+
+
+class CleanWork(_Struct, frozen=True, kw_only=True):
+    """Remove what a stream that is gone has left at its broker: offsets, claims, durable consumers. What it has
+    scored stays."""
+
+    stream: StreamWork
+
+
 class WorkSpec(_Struct, frozen=True, kw_only=True):
-    """Exactly one of serve, prepare, score and run is set. The version is always written out, recorded specs
-    included."""
+    """Exactly one of serve, prepare, score, run, stream and clean is set. The version is always written out, recorded
+    specs included."""
 
     version: int = msgspec.field(default_factory=lambda: VERSION)  # unlike a plain default never left out
     serve: ServeWork | None = None
     prepare: PrepareWork | None = None
     score: ScoreWork | None = None
     run: RunWork | None = None
+    stream: StreamWork | None = None
+    clean: CleanWork | None = None
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,7 +283,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     cache: folder of artifacts by digest. root: what relative URIs are relative to. scratch: the only folder it may
     write besides. socket: Unix socket to listen on. report: file that it replaces atomically with its latest Report.
     secrets: a folder of files `<role>/<key>`. index: among the members of its task, attempt: of a gang, from 1; master:
-    `host:port` where rank 0 may listen.
+    `host:port` where rank 0 may listen. broker: the file that tells how LOCAL_BROKER is reached, once it runs.
     """
 
     work: str
@@ -206,6 +296,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     index: int = 0
     attempt: int = 1
     master: str = ""
+    broker: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Place":
@@ -224,6 +315,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             index=_number(environment, ENV_INDEX, 0),
             attempt=_number(environment, ENV_ATTEMPT, 1),
             master=environment.get(ENV_MASTER, ""),
+            broker=environment.get(ENV_BROKER, ""),
         )
 
     def environment(self) -> dict[str, str]:
@@ -239,6 +331,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             ENV_INDEX: str(self.index) if self.index else "",
             ENV_ATTEMPT: str(self.attempt) if self.attempt > 1 else "",
             ENV_MASTER: self.master,
+            ENV_BROKER: self.broker,
         }
         return {name: value for name, value in pairs.items() if value}
 
@@ -257,9 +350,24 @@ def decode(data: bytes) -> WorkSpec:
         work = msgspec.json.decode(data, type=WorkSpec)
     except msgspec.DecodeError as error:
         raise UserError(f"the WorkSpec is not valid: {error}") from error
-    if sum(part is not None for part in (work.serve, work.prepare, work.score, work.run)) != 1:
-        raise UserError("the WorkSpec must set exactly one of serve, prepare, score and run")
+    if sum(getattr(work, part) is not None for part in PARTS) != 1:
+        raise UserError(f"the WorkSpec must set exactly one of {', '.join(PARTS)}")
     return work
+
+
+def partition_subjects(subjects: tuple[str, ...], key_token: int, partition: int) -> tuple[str, ...]:
+    """The filters of one partition: `payments.in.*.>` with token 3 and partition 2 -> `payments.in.2.>`.
+
+    With key_token 0 there is one partition, and the filters are left as they are.
+    """
+    if not key_token:
+        return subjects
+    found = []
+    for subject in subjects:
+        tokens = subject.split(".")
+        tokens[key_token - 1] = str(partition)
+        found.append(".".join(tokens))
+    return tuple(found)
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:

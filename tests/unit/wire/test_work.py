@@ -16,7 +16,7 @@ def test_a_work_spec_reads_back() -> None:
     ("data", "expected"),
     [
         (b'{"version":2,"prepare":{"uri":"x"}}', "version 2 is not understood"),
-        (b'{"version":1}', "exactly one of serve, prepare, score and run"),
+        (b'{"version":1}', "exactly one of serve, prepare, score, run, stream, clean"),
         (b'{"version":1,"prepare":{"uri":"x","other":1}}', "unknown field"),
         (b"{", "not valid"),
     ],

@@ -6,18 +6,20 @@ from modelyard.control.ir.values import Key, Value
 
 
 class Start(Value, frozen=True, kw_only=True, tag="Start"):
-    """Run so many replicas of a unit that does not run yet."""
+    """Run so many replicas of a unit that does not run yet. begun: as in `DesiredUnit`."""
 
     unit: Unit
     replicas: int
+    begun: tuple[int, ...] = ()
 
 
 class Resize(Value, frozen=True, kw_only=True, tag="Resize"):
-    """Change the number of replicas; those that leave are drained."""
+    """Change the number of replicas; those that leave are drained. begun: as in `DesiredUnit`."""
 
     unit: str
     owner: Key
     replicas: int
+    begun: tuple[int, ...] = ()
 
 
 class Stop(Value, frozen=True, kw_only=True, tag="Stop"):

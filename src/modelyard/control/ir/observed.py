@@ -37,7 +37,10 @@ class Trouble(Value, frozen=True, kw_only=True):
 
 
 class ObservedReplica(Value, frozen=True, kw_only=True):
-    """One process of a unit. address: as in `Endpoints`, when it listens. restarts: ended by themselves so far."""
+    """One process of a unit. address: as in `Endpoints`, when it listens. restarts: ended by themselves so far.
+
+    report: of a stream's process the latest while it runs.
+    """
 
     name: str
     state: ReplicaState
@@ -45,14 +48,16 @@ class ObservedReplica(Value, frozen=True, kw_only=True):
     pid: int = 0
     started_at: float = 0.0
     restarts: int = 0
+    report: Report | None = None
     trouble: Trouble | None = None
 
 
 class ObservedUnit(Value, frozen=True, kw_only=True):
-    """replicas: the number last asked for; members: what there is, draining ones included."""
+    """replicas, begun: what was last asked for; members: what there is, draining ones included."""
 
     unit: Unit
     replicas: int
+    begun: tuple[int, ...] = ()
     members: tuple[ObservedReplica, ...] = ()
     usage: Usage = Usage()
 

@@ -45,6 +45,7 @@ class Unit(Value, frozen=True, kw_only=True):
 
     name: the driver's key, from `names.unit`. revision: the name of the ControllerRevision that records it.
     startup_timeout_seconds: not ready by then is a failed start. drain_seconds: between SIGTERM and SIGKILL.
+    credentials: of the stores and brokers that the processes use themselves.
     """
 
     name: str
@@ -52,13 +53,18 @@ class Unit(Value, frozen=True, kw_only=True):
     revision: str
     work: WorkSpec
     variables: tuple[Variable, ...] = ()
+    credentials: tuple[Credential, ...] = ()
     resources: Resources = Resources()
     startup_timeout_seconds: float = 60.0
     drain_seconds: float = 30.0
 
 
 class DesiredUnit(Value, frozen=True, kw_only=True):
-    """A unit and how many replicas of it must run."""
+    """A unit and how many replicas of it must run.
+
+    begun: what a stream's processes that start from now on must know beyond their recorded work: see `StreamWork`.
+    """
 
     unit: Unit
     replicas: int
+    begun: tuple[int, ...] = ()

@@ -17,12 +17,15 @@ def diff(desired: Desired, observed: Observed) -> tuple[Action, ...]:
     have = {each.unit.name: each for each in observed.units}
     tasks = {task.name: task for task in desired.tasks}
     known = {task.name: task for task in observed.tasks}
-    starts = [Start(unit=want[n].unit, replicas=want[n].replicas) for n in sorted(want.keys() - have.keys())]
+    starts = [
+        Start(unit=want[n].unit, replicas=want[n].replicas, begun=want[n].begun)
+        for n in sorted(want.keys() - have.keys())
+    ]
     runs = [Run(task=tasks[n]) for n in sorted(tasks.keys() - known.keys())]
     resizes = [
-        Resize(unit=n, owner=want[n].unit.owner, replicas=want[n].replicas)
+        Resize(unit=n, owner=want[n].unit.owner, replicas=want[n].replicas, begun=want[n].begun)
         for n in sorted(want.keys() & have.keys())
-        if want[n].unit == have[n].unit and want[n].replicas != have[n].replicas
+        if want[n].unit == have[n].unit and (want[n].replicas, want[n].begun) != (have[n].replicas, have[n].begun)
     ]
     adjusts = [
         Adjust(task=n, owner=tasks[n].owner, parallelism=tasks[n].parallelism)

@@ -1,0 +1,1 @@
+"""NATS JetStream (https://docs.nats.io, ADR-50): the only place that speaks it."""
