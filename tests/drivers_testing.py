@@ -17,12 +17,14 @@ from modelyard.control.drivers.processes.site import Folders, Programs
 from modelyard.control.ir.observed import ObservedMember, ObservedReplica
 from modelyard.control.ir.unit import SecretKey, Variable
 from modelyard.testing.driver_rig import MACHINE
+from modelyard.wire.work import WorkSpec, decode
 
 STAND_IN = Path(__file__).parent / "local" / "drivers" / "stand_in.py"
 PROGRAMS = Programs(
     serve=(sys.executable, "-I", "-S", str(STAND_IN), "serve"),
     prepare=(sys.executable, "-I", "-S", str(STAND_IN), "prepare"),
     job=(sys.executable, "-I", "-S", str(STAND_IN), "job"),
+    stream=(sys.executable, "-I", "-S", str(STAND_IN), "stream"),
 )
 
 
@@ -47,6 +49,9 @@ class ProcessRig:
 
     def kill(self, process: ObservedReplica | ObservedMember) -> None:
         os.kill(process.pid, signal.SIGKILL)
+
+    def work(self, process: ObservedReplica) -> WorkSpec:
+        return decode((self.folders.own(process.name) / "work.json").read_bytes())
 
     def look_again(self) -> None:
         self.driver.look_again()

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ParamSpec
 
 from modelyard.api import API_VERSION
-from modelyard.base.clock import Clock
+from modelyard.base.clock import Clock, timestamp
 from modelyard.control.drivers.memory import MemoryDriver
 from modelyard.control.engine.loop import Engine
 from modelyard.control.engine.writer import RESOURCES, Writer
@@ -134,7 +134,7 @@ class MemoryApi(Client):
             wanted, found = (body or {}).get("preconditions", {}), self._objects[at]["metadata"]
             if any(found[name] != value for name, value in wanted.items()):
                 raise ApiError(409, "Conflict", "precondition failed")
-            return self.remove(at)
+            return self._delete(at)
         return copy.deepcopy(self._objects[at])
 
     async def watch(
@@ -150,6 +150,18 @@ class MemoryApi(Client):
             if at == self.version:
                 news = self._news
                 await news.wait()
+
+    def _delete(self, at: tuple[str, str, str]) -> Object:
+        """What has finalizers waits for them."""
+        found = self._objects[at]
+        if not found["metadata"].get("finalizers"):
+            return self.remove(at)
+        if "deletionTimestamp" in found["metadata"]:
+            return copy.deepcopy(found)
+        stamp = timestamp(_BEGAN + asyncio.get_running_loop().time())
+        generation = found["metadata"]["generation"] + 1
+        metadata = {**found["metadata"], "deletionTimestamp": stamp, "generation": generation}
+        return self._store("MODIFIED", at, {**found, "metadata": metadata}, "mark")
 
     def remove(self, at: tuple[str, str, str]) -> Object:
         gone = self._objects.pop(at)
@@ -190,7 +202,12 @@ class MemoryApi(Client):
 
     def _merge(self, at: tuple[str, str, str], body: Object) -> Object:
         stored = self._objects[at]
+        known = stored["metadata"]["resourceVersion"]
+        if body.get("metadata", {}).get("resourceVersion", known) != known:
+            raise ApiError(409, "Conflict", "the object has been modified")
         merged = {**stored, **body, "metadata": {**stored["metadata"], **body.get("metadata", {})}}
+        if "deletionTimestamp" in merged["metadata"] and not merged["metadata"].get("finalizers"):
+            return self.remove(at)
         if merged.get("spec") != stored.get("spec"):
             merged["metadata"]["generation"] += 1
         return self._store("MODIFIED", at, merged, "patch")
@@ -216,7 +233,7 @@ class _CheckedDriver(MemoryDriver):
     """No unit is stopped, and none emptied, while the route in force names it. abandoned: units of deleted services."""
 
     def __init__(self, clock: Clock, gateway: MemoryGateway, abandoned: set[str]) -> None:
-        super().__init__(clock)
+        super().__init__(clock, secret_files=lambda *_: {})
         self.applied: list[Action] = []
         self.violations: list[str] = []
         self._gateway = gateway

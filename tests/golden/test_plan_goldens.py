@@ -16,15 +16,16 @@ from modelyard.api.job import ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
+from modelyard.api.stream import ModelStream
 from modelyard.control.ir.observed import Capabilities, Observed, ObservedRoute
 from modelyard.control.ir.revision import JobRevision, Revision
-from modelyard.control.plan import diff, job, model, service
-from modelyard.control.plan.views import JobView, ModelView, Outcome, ServiceView
+from modelyard.control.plan import diff, job, model, service, stream, stream_clean
+from modelyard.control.plan.views import GoingStreamView, JobView, ModelView, Outcome, ServiceView, StreamView
 from modelyard.control.render import kube as render
 
 HERE = Path(__file__).parent
 NOW = 1_800_000_000.0
-AREAS = ("model", "service", "job")
+AREAS = ("model", "service", "job", "stream")
 CASES = sorted(path for area in AREAS for path in (HERE / area).glob("*.in.yaml"))
 
 
@@ -63,6 +64,8 @@ def _outcome(area: str, given: dict[str, Any], observed: Observed) -> Outcome:
             capabilities=Capabilities(enforces=frozenset({"memory"})),
         )
         return job.desire(view, NOW)
+    if area == "stream":
+        return _stream(given, objects, observed)
     revisions = tuple(render.revision(body) for body in given["objects"] if body["kind"] == "ControllerRevision")
     service_view = ServiceView(
         service=next(each for each in objects if isinstance(each, ModelService)),
@@ -75,6 +78,27 @@ def _outcome(area: str, given: dict[str, Any], observed: Observed) -> Outcome:
         gateway_url="http://127.0.0.1:8080",
     )
     return service.desire(service_view, NOW)
+
+
+def _stream(given: dict[str, Any], objects: list[load.Declared], observed: Observed) -> Outcome:
+    recorded = [render.revision(body) for body in given["objects"] if body["kind"] == "ControllerRevision"]
+    revisions = tuple(each for each in recorded if isinstance(each, Revision))
+    declared = next(each for each in objects if isinstance(each, ModelStream))
+    stored = next(body for body in given["objects"] if body["kind"] == "ModelStream")
+    if declared.metadata.deletion_timestamp:
+        going = GoingStreamView(
+            key=stream.key(declared), stored=stored, stream=declared, revisions=revisions, observed=observed
+        )
+        return stream_clean.desire(going, NOW)
+    view = StreamView(
+        stream=declared,
+        models=tuple(each for each in objects if isinstance(each, Model)),
+        runtimes=tuple(each for each in objects if isinstance(each, Runtime)),
+        revisions=revisions,
+        observed=observed,
+        capabilities=Capabilities(enforces=frozenset({"memory"})),
+    )
+    return stream.desire(view, NOW)
 
 
 def _shown(outcome: Outcome, observed: Observed) -> dict[str, Any]:
@@ -92,6 +116,8 @@ def _shown(outcome: Outcome, observed: Observed) -> dict[str, Any]:
             "spec": outcome.made.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
         },
         "expired": outcome.expired,
+        "finalizer": {True: "held", False: "released", None: None}[outcome.held],
+        "numbersOnly": outcome.numbers_only,
         "obsoleteModels": list(outcome.obsolete_models),
         "status": outcome.status,
         "events": [f"{each.type} {each.reason}: {each.message}" for each in outcome.events],

@@ -49,6 +49,22 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         _column("Digest", "string", ".status.digest", 1),
         _MESSAGE,
     ),
+    "ModelStream": (
+        _READY,
+        _REASON,
+        _column("Delivery", "string", ".status.delivery"),
+        _column("Partitions", "integer", ".spec.partitions"),
+        _column("Runners", "integer", ".status.readyReplicas"),
+        _column("Lag", "integer", ".status.lag"),
+        _column("Rate", "integer", ".status.recordsPerSecond"),
+        _AGE,
+        _column("Records", "integer", ".status.records", 1),
+        _column("Dead", "integer", ".status.deadLetters", 1),
+        _column("Latency", "integer", ".status.latencyMilliseconds", 1),
+        _column("Latest", "string", ".status.latestReadyRevision", 1),
+        _column("Digest", "string", ".status.digest", 1),
+        _MESSAGE,
+    ),
     "Runtime": (_column("Formats", "string", ".spec.formats[*].name"), _READY, _REASON, _AGE, _MESSAGE),
 }
 """additionalPrinterColumns by kind, as a CustomResourceDefinition spells them; the name comes before them."""

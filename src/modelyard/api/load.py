@@ -11,6 +11,7 @@ from modelyard.api.job import ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
+from modelyard.api.stream import ModelStream
 from modelyard.base import durations, ids
 from modelyard.base.errors import FieldError, InvalidFields, UserError
 
@@ -18,12 +19,13 @@ MAX_MANIFEST_BYTES = 3 * 2**20
 _MAX_DEPTH = 64
 _MAX_NODES = 200_000
 
-Declared = Runtime | Model | ModelService | ModelJob
-_KINDS: dict[str, type[Runtime] | type[Model] | type[ModelService] | type[ModelJob]] = {
+Declared = Runtime | Model | ModelService | ModelJob | ModelStream
+_KINDS: dict[str, type[Declared]] = {
     "Runtime": Runtime,
     "Model": Model,
     "ModelService": ModelService,
     "ModelJob": ModelJob,
+    "ModelStream": ModelStream,
 }
 _SENTENCES = {
     "extra_forbidden": "unknown field; remove it or correct its spelling",

@@ -11,10 +11,11 @@ from modelyard.api.job import JOB_NAME_RULES, ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import NAME_RULES, ModelService
+from modelyard.api.stream import STREAM_NAME_RULES, ModelStream
 
 Definition = dict[str, Any]
 
-KINDS: tuple[type[BaseModel], ...] = (Runtime, Model, ModelService, ModelJob)
+KINDS: tuple[type[BaseModel], ...] = (Runtime, Model, ModelService, ModelJob, ModelStream)
 SYSTEM_NAMESPACE = "modelyard-system"
 
 
@@ -32,6 +33,7 @@ def crds() -> tuple[Definition, ...]:
         _definition(Model, short="mdl"),
         _definition(ModelJob, short="mjob", rules=JOB_NAME_RULES),
         _definition(ModelService, short="msvc", rules=NAME_RULES, subresources={"scale": _SCALE}),
+        _definition(ModelStream, short="mstr", rules=STREAM_NAME_RULES, subresources={"scale": _SCALE}),
         _definition(Runtime, short="rt"),
     )
 

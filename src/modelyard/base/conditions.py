@@ -174,6 +174,8 @@ class Reason(StrEnum):
     """Records left the source before they were read."""
     RECORD_FAILED = "RecordFailed"
     """A record cannot be scored, and there is no `deadLetter`."""
+    CLEANING = "Cleaning"
+    """Offsets and claims of a deleted stream are being removed."""
     PARTITIONS_WAITING = "PartitionsWaiting"
     """No runner has taken over some partitions yet."""
     CLEAN_FAILED = "CleanFailed"

@@ -17,6 +17,9 @@ from modelyard.sdk.objects import Object
 _FIRST = ("Namespace", "Secret", "ConfigMap", "Runtime", "Model")
 """What others refer to goes first, so that nothing is said to be missing for a moment."""
 
+_CONTINUOUS = ("ModelService", "ModelStream")
+"""Kinds that use their Model as long as they are there."""
+
 
 @click.command(
     epilog="Example: modelyard apply -f service.yaml --wait, or: modelyard apply -f job.yaml --watch",
@@ -133,12 +136,12 @@ async def _served(session: Session, applied: list[Object]) -> list[artifacts.Ser
     for body in applied:
         if body["kind"] == "Model":
             model: Object | None = body
-        elif body["kind"] == "ModelService" or _will_use(body):
+        elif body["kind"] in _CONTINUOUS or _will_use(body):
             model = await objects.model_of(session.client, body)
         else:
             continue
         if model is not None:
-            inline = body["kind"] == "ModelService" and objects.owned_by(model, body)
+            inline = body["kind"] in _CONTINUOUS and objects.owned_by(model, body)
             name = body["metadata"]["name"] if inline else model["metadata"]["name"]
             found.setdefault(model["metadata"]["name"], artifacts.Served(model=model, name=name))
     return list(found.values())

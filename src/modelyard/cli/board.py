@@ -16,7 +16,9 @@ from modelyard.sdk.progress import State
 
 Object = dict[str, Any]
 _Key = tuple[str, str, str]
-_SHOWN = frozenset({"Model", "ModelJob", "ModelService"})
+_SHOWN = frozenset({"Model", "ModelJob", "ModelService", "ModelStream"})
+_FLOWING = "ModelStream"
+"""Its numbers change for ever: apart from the table only states are news."""
 _PROGRESS_SECONDS = 2.0
 _COLORS = {"True": "green", State.COMPLETE: "green", "False": "red", State.FAILED: "red", State.RUNNING: "cyan"}
 _GOOD = frozenset({"True", State.COMPLETE, State.RUNNING})
@@ -44,7 +46,7 @@ class _Row:
 
 
 class Board:
-    """Knows the latest condition of every model, service and job. monotonic: seconds that never go back."""
+    """Knows the latest condition of every model, service, job and stream. monotonic: seconds that never go back."""
 
     def __init__(self, out: TextIO, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._console = Console(file=out, highlight=False, soft_wrap=True)
@@ -76,7 +78,7 @@ class Board:
         elif row is None:
             self._said.pop(key, None)
             self._line(key, "deleted")
-        elif kind != "ModelJob" or row.is_news(before) or self._is_due(key):
+        elif row.is_news(before) or (kind != _FLOWING and (kind != "ModelJob" or self._is_due(key))):
             self._said[key] = self._monotonic()
             self._line(key, row.line())
 

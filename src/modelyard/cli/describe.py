@@ -1,6 +1,7 @@
 """`modelyard describe`: one object for people to read."""
 
 import time
+from collections import Counter
 from typing import Any
 
 import click
@@ -58,7 +59,7 @@ def described(case: Case, now: float) -> str:
     content = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata", "status")}
     for key, value in _masked(body["kind"], content).items():
         parts += ["", f"{key[:1].upper()}{key[1:]}:", *_tree(value)]
-    parts += _conditions(body, now) + _revisions(case, now) + _events(case, now)
+    parts += _partitions(body) + _conditions(body, now) + _revisions(case, now) + _events(case, now)
     return "\n".join(parts)
 
 
@@ -77,7 +78,37 @@ def _status(body: Object, now: float) -> dict[str, str]:
         found["Traffic"] = ", ".join(f"{each['revision']} {each['percent']}%" for each in status.get("traffic") or ())
     if body["kind"] == "ModelJob":
         found |= _job(body, now)
+    if body["kind"] == "ModelStream":
+        found |= _stream(body)
     return found
+
+
+def _stream(body: Object) -> dict[str, str]:
+    """How far a stream is."""
+    status, spec = body.get("status") or {}, body.get("spec") or {}
+    dead, rate, latency = (status.get(name) for name in ("deadLetters", "recordsPerSecond", "latencyMilliseconds"))
+    scored = "" if status.get("records") is None else f"{status['records']:,}"
+    pace = [] if rate is None else [f"{rate:,} records/s"]
+    pace += [] if latency is None else [f"{latency:,} ms from arrival to commit"]
+    return {
+        "Delivery": str(status.get("delivery") or ""),
+        "Runners": f"{status.get('readyReplicas', 0)} ready, {spec.get('replicas', '?')} asked for",
+        "Revision": str(status.get("latestReadyRevision") or ""),
+        "Records": scored + (f", {dead:,} of them dead letters" if dead else ""),
+        "Expired": f"{status['expired']:,} messages before they were read" if status.get("expired") else "",
+        "Pace": ", ".join(pace),
+        "Lag": "" if status.get("lag") is None else f"{status['lag']:,} messages waiting",
+    }
+
+
+def _partitions(body: Object) -> list[str]:
+    found = (body.get("status") or {}).get("partitions") or ()
+    if body["kind"] != "ModelStream" or not found:
+        return []
+    rows = [
+        [str(each["number"]), *(str(each.get(name, "")) for name in ("committed", "lag", "runner"))] for each in found
+    ]
+    return _section("Partitions", ["NUMBER", "COMMITTED", "LAG", "RUNNER"], rows)
 
 
 def _job(body: Object, now: float) -> dict[str, str]:
@@ -144,16 +175,20 @@ def _conditions(body: Object, now: float) -> list[str]:
 def _revisions(case: Case, now: float) -> list[str]:
     if not case.revisions:
         return []
-    shares = {
-        each.get("revision"): f"{each.get('percent')}%" for each in (case.body.get("status") or {}).get("traffic") or ()
-    }
+    status = case.body.get("status") or {}
+    shares = {each.get("revision"): f"{each.get('percent')}%" for each in status.get("traffic") or ()}
+    scored = Counter(
+        str(each["runner"]).partition(".")[0] for each in status.get("partitions") or () if "runner" in each
+    )
+    shares |= {name: f"{count} partition{'s' if count > 1 else ''}" for name, count in scored.items()}
     rows = []
     for each in case.revisions:
         inputs = ((each.get("data") or {}).get("inputs") or {}).get("model") or {}
         name = each["metadata"]["name"]
         age = _age(each["metadata"].get("creationTimestamp"), now)
         rows.append([name, shares.get(name, ""), age, str(inputs.get("name", "")), str(inputs.get("digest", ""))])
-    return _section("Revisions", ["NAME", "TRAFFIC", "AGE", "MODEL", "DIGEST"], rows)
+    share = "SCORES" if case.body["kind"] == "ModelStream" else "TRAFFIC"
+    return _section("Revisions", ["NAME", share, "AGE", "MODEL", "DIGEST"], rows)
 
 
 def _events(case: Case, now: float) -> list[str]:

@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import yaml
 
+from modelyard.api import load
 from modelyard.api.load import Document
+from modelyard.api.stream import ModelStream
 from modelyard.base.errors import FieldError, UserError
 from modelyard.control.apiserver.check import check
+from modelyard.control.plan import stream_work
 from modelyard.sdk import objects
 from modelyard.sdk.manifests import Manifests
 
@@ -25,8 +29,14 @@ def refuse_faults(manifests: Manifests, namespace: str) -> None:
 
 def _wrong(manifests: Manifests) -> Iterator[str]:
     for document in manifests.documents:
-        for error in check(document.body):
+        for error in check(document.body) or _planned(document.body):
             yield _sentence(manifests.texts, document, error)
+
+
+def _planned(body: Mapping[str, Any]) -> list[FieldError]:
+    """What no schema can say, and what would otherwise be found out only when the object is planned."""
+    found = load.decode(body) if body.get("kind") == stream_work.KIND else None
+    return [error for _, error in stream_work.faults(found.spec)] if isinstance(found, ModelStream) else []
 
 
 def _repeated(manifests: Manifests, namespace: str) -> Iterator[str]:

@@ -22,24 +22,36 @@ from modelyard.sdk import find
 
 _PAUSE_SECONDS = 0.2
 _SUFFIX = ".log"
-_REPLICAS, _RUNNERS, _READING = "replicas", "runners", "reading"
+_REPLICAS, _RUNNERS, _STREAMS, _READING = "replicas", "runners", "streams", "reading"
 _SOURCES = {
     resources.MODELSERVICES: _REPLICAS,
     resources.MODELJOBS: _RUNNERS,
+    resources.MODELSTREAMS: _STREAMS,
     resources.MODELS: _READING,
 }
+
+_OWNED = "-[0-9a-f]{8}-model"
+_INLINE = {
+    None: f"|(-stream)?{_OWNED}",
+    _READING: f"|(-stream)?{_OWNED}",
+    _REPLICAS: _OWNED,
+    _RUNNERS: _OWNED,
+    _STREAMS: f"-stream{_OWNED}",
+}
+"""How the Model behind NAME is called after it."""
 
 
 @click.command(epilog="Example: modelyard logs digits --tail 20 -f", short_help="Show what processes wrote.")
 @click.argument("name")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written, until Ctrl-C.")
 @click.option("--tail", type=click.IntRange(min=0), help="Only so many last lines of each process.")
-@click.option("--revision", metavar="NAME", help="Of this revision of a service instead of the newest.")
+@click.option("--revision", metavar="NAME", help="Of this revision instead of the newest.")
 @click.option("-n", "--namespace", default=DEFAULT_NAMESPACE, show_default=True, help="Namespace of the object.")
 def command(name: str, follow: bool, tail: int | None, revision: str | None, namespace: str) -> None:
     """Show what the processes of NAME wrote; also after they or the server ended.
 
-    Those are the replicas of a service, the runners of a job, or what read a model. KIND/NAME names one of them.
+    Those are the replicas of a service, the runners of a job or stream, or what read a model. KIND/NAME names one of
+    them.
     """
     folder = find.data_folder() / "logs"
     kind, _, plain = name.rpartition("/")
@@ -71,7 +83,7 @@ def command(name: str, follow: bool, tail: int | None, revision: str | None, nam
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Whose logs. source: only of replicas, runners or reading; None: whichever there is."""
+    """Whose logs. source: only of replicas, runners, streams or reading; None: whichever there is."""
 
     name: str
     namespace: str = DEFAULT_NAMESPACE
@@ -80,22 +92,29 @@ class Wanted:
 
 
 def select(files: Mapping[str, float], wanted: Wanted) -> list[str]:
-    """The log files of the newest revision of a service, else of a job, else of reading a model.
+    """The log files of the newest revision of a service, else of a job, else of a stream, else of reading a model.
 
     files: names, and when each was last written to; by that the newest of several jobs of one name is told.
     """
     name, namespace = re.escape(wanted.name), re.escape(wanted.namespace)
     replicas = _by_process(files, rf"({name}-svc-\d+)\.{namespace}-(\d+)\.log")
+    streams = _by_process(files, rf"({name}-stream-\d+)\.{namespace}-(\d+)\.log")
     if wanted.revision is not None:
-        return replicas.get(wanted.revision, [])
+        return {**replicas, **streams}.get(wanted.revision, [])
     if replicas and wanted.source in (None, _REPLICAS):
-        return replicas[max(replicas, key=lambda each: int(each.rpartition("-")[2]))]
+        return replicas[max(replicas, key=_number)]
     runners = _by_process(files, rf"({name}-job-[0-9a-f]{{8}})\.{namespace}-(\d+)\.log")
     if runners and wanted.source in (None, _RUNNERS):
         return runners[max(runners, key=lambda each: max(files[file] for file in runners[each]))]
-    own = "" if wanted.source in (None, _READING) else "-[0-9a-f]{8}-model"
-    read = re.compile(rf"{name}({own or '|-[0-9a-f]{8}-model'})-prepare-[0-9a-f]{{8}}-(\d+)\.{namespace}\.log")
+    if streams and wanted.source in (None, _STREAMS):
+        return streams[max(streams, key=_number)]
+    own = _INLINE[wanted.source]
+    read = re.compile(rf"{name}({own})-prepare-[0-9a-f]{{8}}-(\d+)\.{namespace}\.log")
     return sorted(each for each in files if read.fullmatch(each))
+
+
+def _number(revision: str) -> int:
+    return int(revision.rpartition("-")[2])
 
 
 def _by_process(files: Iterable[str], pattern: str) -> dict[str, list[str]]:

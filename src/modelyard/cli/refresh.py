@@ -10,6 +10,8 @@ from modelyard.control.kube import resources
 from modelyard.sdk import objects
 from modelyard.sdk.objects import Object
 
+_USERS = (resources.MODELSERVICES, resources.MODELSTREAMS)
+
 
 @click.command(epilog="Example: modelyard refresh digits", short_help="Read an artifact again and roll it out.")
 @click.argument("name")
@@ -19,17 +21,17 @@ from modelyard.sdk.objects import Object
 def command(where: Where, name: str, wait: bool, timeout: float) -> None:
     """Read the artifact of a model again, after it was saved to the same path.
 
-    NAME is a ModelService or a Model (or model/NAME). New content makes a new revision of every service that uses it;
-    the old one serves until the new one is ready.
+    NAME is a ModelService, a ModelStream or a Model; KIND/NAME names one of them. New content makes a new revision of
+    every service and stream that uses it; the old one works until the new one is ready.
     """
 
     async def work(session: Session) -> None:
         print_target(session.target)
-        service, model = await _find(session, name)
+        user, model = await _find(session, name)
         before = (model.get("status") or {}).get("digest")
         asked = await objects.refresh(session.client, session.namespace, model["metadata"]["name"])
-        # Nobody has chosen the name of the Model that belongs to a service.
-        known = service if service is not None and objects.owned_by(model, service) else model
+        # Nobody has chosen the name of the Model that belongs to a service or stream.
+        known = user if user is not None and objects.owned_by(model, user) else model
         subject = words.qualified(objects.resource_of(known), known["metadata"]["name"])
         if not wait:
             click.echo(f"{subject} is read again")
@@ -41,30 +43,34 @@ def command(where: Where, name: str, wait: bool, timeout: float) -> None:
             click.echo(f"{subject} has the same content as before: {digest}")
         else:
             click.echo(f"{subject} has new content: {digest}")
-        if service is not None:
-            await waiting.wait_for(session, service, lambda state: _serves(state, digest), timeout)
-            click.echo(f"{words.qualified(resources.MODELSERVICES, service['metadata']['name'])} serves it")
+        if user is not None and not _is_paused(user):
+            await waiting.wait_for(session, user, lambda state: _uses(state, digest), timeout)
+            verb = "serves it" if user["kind"] == resources.MODELSERVICES.kind else "scores with it"
+            click.echo(f"{words.qualified(objects.resource_of(user), user['metadata']['name'])} {verb}")
 
     run(where, work)
 
 
 async def _find(session: Session, name: str) -> tuple[Object | None, Object]:
-    """(the service, if NAME is one; the Model)."""
+    """(the service or stream, if NAME is one; the Model)."""
     kind, slash, rest = name.rpartition("/")
-    if slash and words.kind(kind) not in (resources.MODELS, resources.MODELSERVICES):
-        raise UserError(f"{name}: only models can be read again; expected NAME, model/NAME or modelservice/NAME")
-    if not slash or words.kind(kind) is resources.MODELSERVICES:
-        service = await objects.get(session.client, resources.MODELSERVICES, session.namespace, rest)
-        if service is not None:
-            model = await objects.model_of(session.client, service)
-            if model is None:
-                raise UserError(f"the model of ModelService {rest} is not there yet; 'modelyard why {rest}' says more")
-            return service, model
-    if not slash or words.kind(kind) is resources.MODELS:
-        model = await objects.get(session.client, resources.MODELS, session.namespace, rest)
-        if model is not None:
-            return None, model
-    raise UserError(f"there is no ModelService or Model {name} in namespace {session.namespace}")
+    kinds = (words.kind(kind),) if slash else (*_USERS, resources.MODELS)
+    if not set(kinds) <= {*_USERS, resources.MODELS}:
+        raise UserError(
+            f"{name}: only models can be read again; expected NAME, model/NAME, modelservice/NAME or modelstream/NAME"
+        )
+    for resource in kinds:
+        found = await objects.get(session.client, resource, session.namespace, rest)
+        if found is None:
+            continue
+        if resource is resources.MODELS:
+            return None, found
+        model = await objects.model_of(session.client, found)
+        if model is None:
+            raise UserError(f"the model of {resource.kind} {rest} is not there yet; 'modelyard why {rest}' says more")
+        return found, model
+    known = "ModelService, ModelStream or Model" if not slash else kinds[0].kind
+    raise UserError(f"there is no {known} {rest} in namespace {session.namespace}")
 
 
 def _answered(state: Object | None, stamp: str) -> bool:
@@ -72,5 +78,9 @@ def _answered(state: Object | None, stamp: str) -> bool:
     return prepared.get("refresh") == stamp and objects.is_ready(state)
 
 
-def _serves(state: Object | None, digest: str) -> bool:
+def _is_paused(user: Object) -> bool:
+    return objects.condition(user, "Suspended").get("status") == "True"
+
+
+def _uses(state: Object | None, digest: str) -> bool:
     return objects.is_ready(state) and ((state or {}).get("status") or {}).get("digest") == digest

@@ -1,4 +1,4 @@
-"""`modelyard resume`: let a suspended job go on."""
+"""`modelyard resume`: let a suspended job or stream go on."""
 
 import click
 
@@ -7,11 +7,14 @@ from modelyard.cli.session import Where, server_options
 from modelyard.cli.suspend import change
 
 
-@click.command(epilog="Example: modelyard resume score", short_help="Let a suspended job go on.")
-@click.argument("name", metavar="JOB")
+@click.command(epilog="Example: modelyard resume score", short_help="Let a suspended job or stream go on.")
+@click.argument("name")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is no longer suspended.")
 @click.option("--timeout", default=waiting.TIMEOUT_SECONDS, show_default=True, help="Seconds to wait.")
 @server_options
 def command(where: Where, name: str, wait: bool, timeout: float) -> None:
-    """Let the ModelJob JOB go on where 'modelyard suspend' stopped it. What is committed is not done again."""
+    """Let NAME, a ModelJob or else a ModelStream, go on where 'modelyard suspend' stopped it.
+
+    What is committed is not done again.
+    """
     change(where, name, timeout if wait else None, suspended=False)

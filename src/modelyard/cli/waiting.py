@@ -43,9 +43,21 @@ HOPELESS = frozenset(
         Reason.OUTPUT_NOT_EMPTY,
         Reason.OUTPUT_MODEL_EXISTS,
         Reason.PART_TOO_LARGE,
+        Reason.BROKER_REFUSED,
+        Reason.STREAM_NOT_FOUND,
+        Reason.SUBJECT_NOT_FOUND,
+        Reason.STREAM_UNSUITABLE,
+        Reason.PARTITIONS_MISSING,
+        Reason.OFFSET_LOST,
+        Reason.SOURCE_REPLACED,
+        Reason.RECORD_FAILED,
     }
 )
 """Reasons that stay until somebody changes a file or a field."""
+
+
+_WAITED_FOR = (resources.MODELS, resources.MODELSERVICES, resources.MODELJOBS, resources.MODELSTREAMS)
+"""Kinds about which 'modelyard why' says more."""
 
 
 def hopeless(state: Object | None) -> bool:
@@ -148,7 +160,7 @@ async def wait_for(
     try:
         return await watching.wait(session.client, resource, namespace, name, wish, seconds)
     except (UserError, RetryLater) as error:
-        if resource not in (resources.MODELS, resources.MODELSERVICES, resources.MODELJOBS):
+        if resource not in _WAITED_FOR:
             raise
         told = error.message.replace(f"{resource.kind} {name} ", f"{known_as.kind} {known_name} ", 1)
         raise type(error)(_indented(f"{told}\n{_hint(resource, known_name, error)}")) from error
@@ -207,7 +219,7 @@ async def _until_ready(session: Session, body: Object, patience: Patience) -> Mo
     follower = _Last(patience.follower(subject, body))
     seconds = patience.job_seconds if is_job and patience.job_seconds is not None else patience.seconds
     try:
-        await wait_for(session, body, lambda state: objects.is_ready(state, generation), seconds, follower=follower)
+        await wait_for(session, body, lambda state: objects.is_settled(state, generation), seconds, follower=follower)
     except asyncio.CancelledError:
         if is_job:
             patience.aside(
@@ -221,7 +233,7 @@ async def _until_ready(session: Session, body: Object, patience: Patience) -> Mo
     if is_job:
         patience.summary(_summary(subject, follower.state))
     else:
-        patience.result(f"{subject} is Ready")
+        patience.result(f"{subject} is {'Ready' if objects.is_ready(follower.state) else 'paused, as declared'}")
     return None
 
 

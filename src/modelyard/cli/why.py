@@ -11,7 +11,13 @@ from modelyard.control.kube import resources
 from modelyard.sdk import objects
 from modelyard.sdk.diagnosis import Case, Diagnosis, diagnose
 
-_KINDS = (resources.MODELSERVICES, resources.MODELJOBS, resources.MODELS, resources.RUNTIMES)
+_KINDS = (
+    resources.MODELSERVICES,
+    resources.MODELJOBS,
+    resources.MODELSTREAMS,
+    resources.MODELS,
+    resources.RUNTIMES,
+)
 
 
 @click.command(epilog="Example: modelyard why digits", short_help="Say why something is not Ready or Complete.")
@@ -21,7 +27,7 @@ _KINDS = (resources.MODELSERVICES, resources.MODELJOBS, resources.MODELS, resour
 def command(where: Where, name: str, form: str | None) -> None:
     """Say in one answer why NAME is not Ready or Complete: what failed, its last words, and what to do.
 
-    NAME is a ModelService or else a ModelJob, Model or Runtime; KIND/NAME names one of them.
+    NAME is a ModelService or else a ModelJob, ModelStream, Model or Runtime; KIND/NAME names one of them.
     """
 
     async def work(session: Session) -> Diagnosis:
@@ -61,12 +67,12 @@ async def look(session: Session, name: str) -> Case:
 async def case_of(session: Session, body: objects.Object) -> Case:
     """An object with what it refers to and what was told about it."""
     events = await objects.events(session.client, body)
-    if body["kind"] not in ("ModelService", "ModelJob"):
+    if body["kind"] not in ("ModelService", "ModelJob", "ModelStream"):
         return Case(body=body, events=events)
     model = await objects.model_of(session.client, body)
     if model is not None:
         events = sorted([*events, *await objects.events(session.client, model)], key=objects.when)
     if body["kind"] == "ModelJob":
         return Case(body=body, model=model, events=events)
-    revisions = await objects.revisions(session.client, session.namespace, body["metadata"]["name"])
+    revisions = await objects.revisions(session.client, body)
     return Case(body=body, model=model, revisions=revisions, events=events)

@@ -1,7 +1,7 @@
 """Why an object is not Ready: its conditions, those of what it refers to, and its events, as one answer. Pure."""
 
 from modelyard.base.conditions import Reason
-from modelyard.sdk import job_diagnosis
+from modelyard.sdk import job_diagnosis, stream_diagnosis
 from modelyard.sdk.case import Case, Diagnosis, ago, repeats, state, warnings
 from modelyard.sdk.next_steps import steps
 from modelyard.sdk.objects import Object, condition
@@ -9,13 +9,31 @@ from modelyard.sdk.objects import Object, condition
 __all__ = ["Case", "Diagnosis", "diagnose"]
 
 
+_APART = {"ModelJob": job_diagnosis.diagnose, "ModelStream": stream_diagnosis.diagnose}
+"""Kinds that are answered about in their own way."""
+
+
 def diagnose(case: Case, now: float) -> Diagnosis:
     """The answer. now: seconds since 1970."""
+    kind = case.body["kind"]
+    subject = f"{kind} {case.body['metadata']['name']}"
+    ready = condition(case.body)
+    found = _in_between(case, subject, ready)
+    if found is not None:
+        return found
+    if kind in _APART:
+        return _APART[kind](case, now)
+    if ready.get("status") == "True":
+        return _healthy(case, subject, ready)
+    return _unhealthy(case, subject, ready, now)
+
+
+def _in_between(case: Case, subject: str, ready: Object) -> Diagnosis | None:
+    """Of one that goes, that is new, or that was changed just now."""
     body = case.body
-    name = body["metadata"]["name"]
-    subject = f"{body['kind']} {name}"
-    ready = condition(body)
     if body["metadata"].get("deletionTimestamp"):
+        if body["kind"] == "ModelStream":
+            return stream_diagnosis.going(case, subject)
         return Diagnosis(healthy=False, headline=f"{subject} is being deleted")
     if not ready:
         return Diagnosis(
@@ -29,11 +47,7 @@ def diagnose(case: Case, now: float) -> Diagnosis:
             headline=f"{subject} was changed a moment ago and is being looked at",
             facts=(f"before the change it was {state(ready)}",) if ready.get("type") == "Ready" else (),
         )
-    if body["kind"] == "ModelJob":
-        return job_diagnosis.diagnose(case, now)
-    if ready.get("status") == "True":
-        return _healthy(case, subject, ready)
-    return _unhealthy(case, subject, ready, now)
+    return None
 
 
 def _healthy(case: Case, subject: str, ready: Object) -> Diagnosis:

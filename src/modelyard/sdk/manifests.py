@@ -18,6 +18,7 @@ _SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 _PATHS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "Model": (("spec", "uri"),),
     "ModelService": (("spec", "model", "uri"),),
+    "ModelStream": (("spec", "model", "uri"), ("spec", "sink", "uri")),
     "ModelJob": (
         ("spec", "score", "model", "uri"),
         ("spec", "score", "input", "uri"),

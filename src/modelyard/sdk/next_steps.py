@@ -117,6 +117,59 @@ _JOB: Mapping[str, tuple[str, ...]] = {
     Reason.UNSUPPORTED: ("correct the manifest as said above",),
     Reason.INVALID: ("correct the manifest as said above",),
 }
+_GOES_ON = "the stream then goes on by itself"
+_ELSEWHERE = (
+    "apply a ModelStream of another name whose spec.start says where to go on, and delete this one",
+    "where its partitions were: modelyard describe modelstream {name}",
+)
+_STREAM: Mapping[str, tuple[str, ...]] = {
+    # Before it can start
+    Reason.PARTITIONS_WAITING: ("wait a moment: runners share the partitions; what they do: modelyard logs {name} -f",),
+    Reason.MODEL_NOT_FOUND: ("apply Model {model}: the stream then starts by itself",),
+    Reason.MODEL_NOT_READY: ("wait until the model is prepared: the stream then starts by itself",),
+    Reason.RUNTIME_NOT_FOUND: ("apply Runtime {runtime}: the stream then starts by itself",),
+    Reason.SECRET_NOT_FOUND: (f"apply the Secret that is missing: {_GOES_ON}",),
+    Reason.UNSCHEDULABLE: (
+        "make room; what else runs here: modelyard get modelyard -A",
+        "or ask for less in spec.resources, and apply it",
+    ),
+    # Brokers and stores
+    Reason.BROKER_UNREACHABLE: (f"see that {{brokers}} answers from this machine: {_GOES_ON}",),
+    Reason.BROKER_REFUSED: (
+        "correct the Secret that credentials of spec.source or spec.sink names, then: modelyard restart {name}",
+        "or let the server allow what is said above",
+    ),
+    Reason.BROKER_FULL: (f"make room at the broker, on its disk or in the limits of the stream: {_GOES_ON}",),
+    Reason.STREAM_NOT_FOUND: (f"make that stream, or let these credentials make it: {_GOES_ON}",),
+    Reason.SUBJECT_NOT_FOUND: (f"let the stream take that subject: {_GOES_ON}",),
+    Reason.STREAM_UNSUITABLE: (f"change that setting of the stream: {_GOES_ON}",),
+    Reason.PARTITIONS_MISSING: (
+        "set the transform above on stream {stream}, or let publishers write the number of the partition",
+        f"what is stored already stays as it is; {_GOES_ON}",
+    ),
+    Reason.STORE_UNREACHABLE: (f"see that the store answers: {_GOES_ON}",),
+    Reason.ACCESS_DENIED: ("correct the Secret that spec.sink.credentials names, then: modelyard restart {name}",),
+    Reason.BUCKET_NOT_FOUND: (f"make the bucket: {_GOES_ON}",),
+    Reason.DISK_FULL: (f"make room on that disk: {_GOES_ON}",),
+    # Offsets and records
+    Reason.OFFSET_LOST: _ELSEWHERE,
+    Reason.SOURCE_REPLACED: _ELSEWHERE,
+    Reason.OUTPUT_IN_USE: ("give each stream a sink.uri of its own: apply one of another name, and delete this one",),
+    Reason.RECORDS_EXPIRED: (
+        "let stream {stream} keep messages longer (max_age, max_bytes, max_msgs)",
+        "or score faster: more spec.replicas, up to spec.partitions, or larger spec.batch.rows",
+    ),
+    Reason.RECORD_FAILED: (
+        "set spec.deadLetter to put such records aside, or correct the model, and apply it",
+        "what the model said: modelyard logs {name}",
+    ),
+    Reason.SCHEMA_MISMATCH: (
+        "correct spec.source.columns or spec.source.format, or the model, and apply it",
+        "what the model takes: modelyard describe model {model}",
+    ),
+    Reason.ARTIFACT_CHANGED: ("modelyard refresh {name}",),
+}
+"""For streams, where it is not as for services."""
 _PASSING = frozenset(
     {Reason.STORE_UNREACHABLE, Reason.DISK_FULL, Reason.CRASHED, Reason.PROGRAM_FAILED, Reason.LOAD_FAILED,
      Reason.WARMUP_FAILED, Reason.STARTUP_TIMEOUT}
@@ -125,7 +178,7 @@ _PASSING = frozenset(
 
 
 def steps(case: Case, cause: Mapping[str, Any]) -> tuple[str, ...]:
-    """What to do about the condition of a service, model or runtime."""
+    """What to do about the condition of a service, model or runtime; of a stream, where it has none of its own."""
     name = case.body["metadata"]["name"]
     uri = ((case.model or case.body).get("spec") or {}).get("uri") or "its place"
     found = _NEXT.get(str(cause.get("reason")), ())
@@ -133,6 +186,24 @@ def steps(case: Case, cause: Mapping[str, Any]) -> tuple[str, ...]:
         inline = bool((case.body.get("spec") or {}).get("model", {}).get("uri"))
         found = (*found, _CORRECT_URI if inline else _OTHER_MODEL)
     return tuple(step.format(name=name, uri=uri) for step in found)
+
+
+def stream_steps(case: Case, cause: Mapping[str, Any]) -> tuple[str, ...]:
+    """What to do about the condition of a stream, or of its model."""
+    found = _STREAM.get(str(cause.get("reason")))
+    if found is None:
+        return steps(case, cause)
+    spec = case.body.get("spec") or {}
+    source, sink = spec.get("source") or {}, spec.get("sink") or {}
+    named = case.model["metadata"]["name"] if case.model else (spec.get("model") or {}).get("name")
+    words = {
+        "name": case.body["metadata"]["name"],
+        "model": named or "NAME",
+        "runtime": spec.get("runtime") or "NAME",
+        "stream": source.get("stream") or "NAME",
+        "brokers": " or ".join(dict.fromkeys(each["uri"] for each in (source, sink) if each.get("uri"))) or "it",
+    }
+    return tuple(step.format(**words) for step in found)
 
 
 def job_steps(case: Case, cause: Mapping[str, Any], *, failed: bool) -> tuple[str, ...]:

@@ -110,9 +110,11 @@ def when(event: Object) -> tuple[str, int]:
     return str(event.get("lastTimestamp") or ""), int(version) if version.isdecimal() else 0
 
 
-async def revisions(client: Client, namespace: str, service: str) -> list[Object]:
-    """The recorded revisions of a service, oldest first."""
-    label = f"{names.LABEL_SERVICE}={service}"
+async def revisions(client: Client, body: Object) -> list[Object]:
+    """The recorded revisions of a service or stream, oldest first."""
+    metadata = body["metadata"]
+    label = f"{names.LABEL_STREAM if body['kind'] == 'ModelStream' else names.LABEL_SERVICE}={metadata['name']}"
+    namespace = metadata.get("namespace", "default")
     listed, _ = await list_all(client, resources.CONTROLLERREVISIONS, namespace, labelSelector=label)
     return sorted(listed, key=lambda each: int(each.get("revision", 0)))
 
@@ -139,9 +141,9 @@ async def delete(client: Client, resource: Resource, namespace: str | None, name
     return str(live["metadata"].get("uid"))
 
 
-async def restart(client: Client, namespace: str, service: str) -> Object:
-    """Start every replica of a service again, as a new revision. -> the service as it was asked."""
-    return await _annotate(client, resources.MODELSERVICES, namespace, service, names.ANNOTATION_RESTART)
+async def restart(client: Client, resource: Resource, namespace: str, name: str) -> Object:
+    """Start every process of a service or stream again, as a new revision. -> the object as it was asked."""
+    return await _annotate(client, resource, namespace, name, names.ANNOTATION_RESTART)
 
 
 async def refresh(client: Client, namespace: str, model: str) -> Object:
@@ -155,20 +157,20 @@ async def _annotate(client: Client, resource: Resource, namespace: str, name: st
     return await client.patch(resource, namespace, name, {"metadata": {"annotations": {annotation: stamp}}})
 
 
-async def suspend(client: Client, namespace: str, job: str, *, suspended: bool) -> Object:
-    """Stop the runners of a job, or let them go on. -> the job as it was asked."""
-    return await client.patch(resources.MODELJOBS, namespace, job, {"spec": {"suspend": suspended}})
+async def suspend(client: Client, resource: Resource, namespace: str, name: str, *, suspended: bool) -> Object:
+    """Stop the runners of a job or stream, or let them go on. -> the object as it was asked."""
+    return await client.patch(resource, namespace, name, {"spec": {"suspend": suspended}})
 
 
 def model_reference(body: Mapping[str, Any]) -> Object | None:
-    """What a service or a scoring job says about its model: a name, or an inline `uri`; None if it has none."""
+    """What a service, stream or scoring job says about its model: a name, or an inline `uri`; None if it has none."""
     spec = body.get("spec") or {}
     found = (spec.get("score") or {}).get("model") if body.get("kind") == "ModelJob" else spec.get("model")
     return found if isinstance(found, dict) else None
 
 
 async def model_of(client: Client, body: Object) -> Object | None:
-    """The Model behind a service or job: the one it names, or the owned one that has its inline `uri`."""
+    """The Model behind a service, job or stream: the one it names, or the owned one that has its inline `uri`."""
     reference = model_reference(body)
     if reference is None:
         return None
@@ -206,6 +208,14 @@ def condition(body: Mapping[str, Any] | None, kind: str | None = None) -> Object
 def is_ready(body: Mapping[str, Any] | None, generation: int = 0) -> bool:
     """Ready, or a job that is Complete; for that generation of the spec or a later one."""
     found = condition(body)
+    return found.get("status") == "True" and int(found.get("observedGeneration") or 0) >= generation
+
+
+def is_settled(body: Mapping[str, Any] | None, generation: int = 0) -> bool:
+    """The same, or a stream that is paused as it is declared."""
+    if is_ready(body, generation):
+        return True
+    found = condition(body, "Suspended") if (body or {}).get("kind") == "ModelStream" else {}
     return found.get("status") == "True" and int(found.get("observedGeneration") or 0) >= generation
 
 

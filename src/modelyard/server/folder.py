@@ -46,10 +46,10 @@ class Folder:
     def cache(self) -> Path:
         return self.data / "cache"
 
-    def announce(self, gateway: str) -> None:
-        """Tell commands where the server is and what relative paths are relative to."""
-        body = {"root": str(self.root), "gateway": gateway, "pid": os.getpid()}
-        _replace(self.data / "server.json", json.dumps(body, indent=1) + "\n")
+    def announce(self, gateway: str, broker: Path) -> None:
+        """Tell commands where the server is, what relative paths are relative to, and where the broker is announced."""
+        body = {"root": str(self.root), "gateway": gateway, "broker": str(broker), "pid": os.getpid()}
+        write_whole(self.data / "server.json", json.dumps(body, indent=1) + "\n")
 
     def withdraw(self) -> None:
         """The server ends."""
@@ -129,8 +129,8 @@ def _check(data: Path, *, ephemeral: bool) -> None:
             )
     elif any(each.name not in ("lock", _EPHEMERAL) and not each.name.startswith(".layout.") for each in data.iterdir()):
         raise UserError(f"{data} holds files that Modelyard did not write; give an empty folder with --data-dir")
-    _replace(layout, f"{LAYOUT}\n")
-    _replace(data / ".gitignore", "*\n")
+    write_whole(layout, f"{LAYOUT}\n")
+    write_whole(data / ".gitignore", "*\n")
 
 
 def _empty(data: Path) -> None:
@@ -158,7 +158,7 @@ def _run_folder(data: Path) -> Path:
     return each
 
 
-def _replace(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write whole or not at all, for this user alone."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""The local composition root: API server, control loop, processes and Envoy in one program for one project folder."""
+"""The local composition root: API server, loop, processes, broker and Envoy in one program for one project folder."""
 
 import asyncio
 import base64
@@ -13,6 +13,7 @@ from typing import Any
 
 from modelyard.api import schema
 from modelyard.base.clock import SystemClock
+from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, UserError
 from modelyard.control.apiserver import folder as apifolder
 from modelyard.control.apiserver.server import ApiServer
@@ -29,7 +30,8 @@ from modelyard.control.kube.client import Client
 from modelyard.control.kube.events import EventRecorder
 from modelyard.control.kube.queue import WorkQueue
 from modelyard.control.kube.reflector import Reflector
-from modelyard.control.kube.resources import CONTROLLERREVISIONS, SECRETS
+from modelyard.control.kube.resources import CONTROLLERREVISIONS, MODELSTREAMS, SECRETS
+from modelyard.server.broker import Broker
 from modelyard.server.folder import Folder, opened
 
 log = logging.getLogger(__name__)
@@ -79,12 +81,21 @@ async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> R
     folder = stack.enter_context(opened(options.root, options.data, ephemeral=options.ephemeral))
     _log_to(stack, folder.own / "server.log")
     client = await _api(stack, folder, clock)
+    recorder = EventRecorder(client, "modelyard", clock)
+    folders = Folders(run=folder.run, work=folder.data / "work", logs=folder.logs, cache=folder.cache, root=folder.root)
+    broker = await stack.enter_async_context(
+        Broker(
+            home=folder.data / "broker",
+            announced=folders.broker(),
+            log=folder.own / "broker.log",
+            clock=clock,
+            told=lambda stream, problem: recorder.record(stream, "Warning", Reason.BROKER_UNREACHABLE, problem),
+        )
+    )
     secrets = Reflector(client, SECRETS, clock=clock)
     driver = await stack.enter_async_context(
         ProcessDriver(
-            folders=Folders(
-                run=folder.run, work=folder.data / "work", logs=folder.logs, cache=folder.cache, root=folder.root
-            ),
+            folders=folders,
             secrets=lambda namespace, key: _secret(secrets.cache, namespace, key),
             secret_files=lambda namespace, name: _secret_files(secrets.cache, namespace, name),
             clock=clock,
@@ -94,10 +105,10 @@ async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> R
     gateway = await stack.enter_async_context(
         EnvoyGateway(host=options.host, port=options.port, run=folder.run, logs=folder.own, clock=clock)
     )
-    recorder = EventRecorder(client, "modelyard", clock)
     objects = {kind: Reflector(client, resource, clock=clock) for kind, resource in RESOURCES.items()}
     for kind, reflector in objects.items():
         reflector.add_handler(_of_kind(kind, changed))
+    objects[MODELSTREAMS.kind].add_handler(broker.saw)
     engine = Engine(
         objects=objects,
         revisions=Reflector(
@@ -113,7 +124,7 @@ async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> R
     await stack.enter_async_context(_tasks(secrets.run(), recorder.run()))
     await secrets.synced.wait()
     await stack.enter_async_context(_tasks(engine.run()))
-    folder.announce(gateway.url)
+    folder.announce(gateway.url, folders.broker())
     stack.callback(folder.withdraw)
     return Running(folder=folder, gateway=gateway.url, client=client)
 

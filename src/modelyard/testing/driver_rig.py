@@ -8,6 +8,10 @@ report). Without one a server gets ready and a task reports what it found.
 Members of a job work until SIGTERM, or say `done=0.2` (the work is done after so many seconds), `fatal=InputInvalid`
 (it cannot be done), `retry=StoreUnreachable` (not for now), `once=word` (the first one to see the word ends with exit
 status 3), `progress` (a report on the way), `silent` (ends well without a word). `2:exit=3` is said to member 2 alone.
+
+Runners of a stream get ready and work until SIGTERM, or say `waits` (they report and are not ready), `away` (and say
+what they wait for), `progress` (a further report after 0.2 seconds), `later=RecordFailed` (they are ready, and report
+that after 0.2 seconds).
 """
 
 import asyncio
@@ -30,7 +34,9 @@ from modelyard.control.ir.observed import (
 from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import SecretKey, Unit, Variable
 from modelyard.control.ir.values import Key
+from modelyard.wire.report import StreamReport
 from modelyard.wire.work import (
+    CleanWork,
     InputWork,
     ModelWork,
     OutputWork,
@@ -38,12 +44,16 @@ from modelyard.wire.work import (
     RunWork,
     ScoreWork,
     ServeWork,
+    SinkWork,
+    SourceWork,
+    StreamWork,
     WorkSpec,
 )
 
 IRIS = Key(kind="ModelService", namespace="default", name="iris")
 ROSE = Key(kind="ModelService", namespace="default", name="rose")
 MODEL = Key(kind="Model", namespace="default", name="iris")
+STREAM = Key(kind="ModelStream", namespace="default", name="fraud")
 JOB = Key(kind="ModelJob", namespace="default", name="score")
 GIB = 2**30
 MACHINE = Machine(memory_bytes=8 * GIB, cpu_millis=4000)
@@ -77,6 +87,10 @@ class Rig(Protocol):
         """`kill -9` of the process of a replica or member."""
         ...
 
+    def work(self, process: ObservedReplica) -> WorkSpec:
+        """What the process of a replica was told to do."""
+        ...
+
     def look_again(self) -> None:
         """Tell the driver that a Secret changed."""
         ...
@@ -93,8 +107,8 @@ def unit(name: str = "iris-svc-00001.default", owner: Key = IRIS, *, lever: str 
 def task(name: str = "iris-prepare-abc-1.default", *, lever: str = "", **changes: Any) -> Task:
     """A task that prepares one model."""
     variables = (Variable(name="LEVER", value=lever),)
-    fields = {"work": WorkSpec(prepare=PrepareWork(uri="iris.onnx")), **changes}
-    return Task(name=name, owner=MODEL, variables=variables, **fields)
+    fields = {"owner": MODEL, "work": WorkSpec(prepare=PrepareWork(uri="iris.onnx")), **changes}
+    return Task(name=name, variables=variables, **fields)
 
 
 def crew(name: str = "score-job-abc.default", *, lever: str = "", **changes: Any) -> Task:
@@ -110,6 +124,29 @@ def gang(name: str = "train-job-abc.default", *, lever: str = "", **changes: Any
     run = RunWork(job="uid-2", job_name="default/train", command=("train",), nodes=2)
     fields = {"work": WorkSpec(run=run), "parallelism": 2, "gang": True, **changes}
     return _restarted(name, lever, fields)
+
+
+def following() -> StreamWork:
+    """The work of a stream."""
+    return StreamWork(
+        name="default.fraud",
+        revision="fraud-str-00001",
+        model=ModelWork(name="fraud.default", digest="sha256:" + "0" * 64, format="onnx"),
+        source=SourceWork(uri="nats://local", stream="payments", subjects=("payments.*",)),
+        sink=SinkWork(uri="nats://local", stream="scored", subject="scored"),
+    )
+
+
+def stream(name: str = "fraud-str-00001.default", *, lever: str = "", **changes: Any) -> Unit:
+    """A unit that follows a stream."""
+    return unit(name, STREAM, lever=lever, **{"work": WorkSpec(stream=following()), **changes})
+
+
+def clean(name: str = "fraud-clean-abc.default", *, lever: str = "", **changes: Any) -> Task:
+    """A task that removes what a stream has left."""
+    return task(
+        name, lever=lever, **{"owner": STREAM, "work": WorkSpec(clean=CleanWork(stream=following())), **changes}
+    )
 
 
 def _restarted(name: str, lever: str, fields: dict[str, Any]) -> Task:
@@ -228,6 +265,11 @@ async def troubled(rig: Rig, name: str, reason: str) -> ObservedReplica:
 
     await until(rig, has, f"{name} in trouble {reason}")
     return members(rig, name)[0]
+
+
+def told(rig: Rig, name: str) -> tuple[StreamReport | None, ...]:
+    """What the replicas of a stream report, by ordinal."""
+    return tuple(each.report.stream if each.report else None for each in members(rig, name))
 
 
 def message(replica: ObservedReplica) -> str:

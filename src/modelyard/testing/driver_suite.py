@@ -26,6 +26,7 @@ from modelyard.testing.driver_rig import (
     until,
 )
 from modelyard.testing.gang_suite import GangSuite, PrioritySuite
+from modelyard.testing.streams_suite import StreamsSuite
 from modelyard.testing.tasks_suite import MembersSuite, TasksSuite
 
 
@@ -255,5 +256,5 @@ class TroubleSuite:
         await ready(rig, iris.name)
 
 
-class DriverSuite(UnitsSuite, TroubleSuite, TasksSuite, MembersSuite, GangSuite, PrioritySuite):
+class DriverSuite(UnitsSuite, TroubleSuite, StreamsSuite, TasksSuite, MembersSuite, GangSuite, PrioritySuite):
     """All of it."""

@@ -84,7 +84,7 @@ class JobReport(_Struct, frozen=True, kw_only=True):
 class PartitionReport(_Struct, frozen=True, kw_only=True):
     """One partition that a runner holds. committed: the position after which it goes on, None before it has begun.
 
-    lag: records that wait, None if not known.
+    lag: messages that wait, None if not known.
     """
 
     number: int

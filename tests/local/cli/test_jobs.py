@@ -230,7 +230,7 @@ def test_what_cannot_be_suspended_is_said(project: Project) -> None:
     service: Object = {"kind": "ModelService", "metadata": {"name": "digits"}, "spec": {"model": {"name": "forest"}}}
     project.write("all.yaml", job(**SCORE, suspend=True), {"apiVersion": "modelyard.dev/v1alpha1", **service})
     project.run("apply", "-f", "all.yaml")
-    assert "only jobs can be suspended" in project.run("suspend", "model/forest").err
+    assert "only jobs and streams can be suspended" in project.run("suspend", "model/forest").err
     assert "spec.replicas: 0 stops it" in project.run("suspend", "digits").err
     assert "set spec.suspend: false in the manifest, too" in project.run("resume", "score", "--no-wait").err
     project.set_status(MODELJOBS, "score", **said("RowFailed", true="Failed"))

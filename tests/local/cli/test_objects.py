@@ -237,7 +237,7 @@ def test_refresh_finds_the_model_that_an_inline_service_owns(project: Project) -
     assert "modelservice/inline is read again" in answer.out, answer.err  # nobody knows its Model's name
     asked = [bool(project.get(MODELS, f"inline-{each * 8}-model")["metadata"].get("annotations")) for each in "01"]
     assert asked == [False, True]
-    assert "there is no ModelService or Model nope" in project.run("refresh", "nope").err
+    assert "there is no ModelService, ModelStream or Model nope" in project.run("refresh", "nope").err
 
 
 def test_restart_asks_for_a_new_revision(project: Project) -> None:
@@ -263,7 +263,7 @@ def test_why_and_describe_tell_what_failed(project: Project) -> None:
     described = project.run("describe", "modelservice", "digits").out
     assert "ModelNotReady" in described
     assert "last-applied" not in described
-    assert "there is no ModelService, ModelJob, Model or Runtime nope" in project.run("why", "nope").err
+    assert "there is no ModelService, ModelJob, ModelStream, Model or Runtime nope" in project.run("why", "nope").err
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")

@@ -1,7 +1,8 @@
 """Stands in for the runtime half: plain Python that does what the variable LEVER says.
 
-Serves as `stand_in.py serve`, prepares as `stand_in.py prepare`, is a member of a job as `stand_in.py job`. Levers may
-be combined with spaces; `2:word` is said to member 2 alone.
+Serves as `stand_in.py serve`, prepares as `stand_in.py prepare`, is a member of a job as `stand_in.py job`, follows a
+stream, or cleans up after one, as `stand_in.py stream`. Levers may be combined with spaces; `2:word` is said to member
+2 alone.
 """
 
 import json
@@ -130,5 +131,39 @@ def job() -> None:
     sys.exit(1)
 
 
+def clean() -> None:
+    time.sleep(float(LEVERS.get("take", 0)))
+    report(clean={"done": True})
+
+
+def stream() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: None if "stubborn" in LEVERS else over.set())
+    note()
+    act()
+    if "clean" in json.loads(Path(os.environ["MODELYARD_WORK"]).read_text()):
+        clean()
+        return
+    if "away" in LEVERS:
+        report(stream={"problem": {"reason": "BrokerUnreachable", "message": "nobody listens there", "retry": True}})
+    else:
+        report(stream={"ready": "waits" not in LEVERS, "connected": True})
+    began, said = time.monotonic(), 0
+    while not over.wait(0.02):
+        if "chatty" in LEVERS:
+            said += 1
+            report(stream={"ready": "waits" not in LEVERS, "records": said})
+        if time.monotonic() - began < 0.2:
+            continue
+        if LEVERS.pop("progress", None) is not None:
+            report(stream={"ready": True, "connected": True, "records": 7})
+        if "later" in LEVERS:
+            report(failure={"reason": LEVERS["later"], "message": "record 7 cannot be scored"})
+            time.sleep(600 if "linger" in LEVERS else 0)
+            sys.exit(4)
+        if "spoil" in LEVERS:
+            Path(os.environ["MODELYARD_REPORT"]).write_bytes(b"\xff not json")
+    time.sleep(float(LEVERS.get("drain", 0)))
+
+
 if __name__ == "__main__":
-    {"serve": serve, "prepare": prepare, "job": job}[sys.argv[1]]()
+    {"serve": serve, "prepare": prepare, "job": job, "stream": stream}[sys.argv[1]]()

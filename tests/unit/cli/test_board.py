@@ -73,3 +73,31 @@ def test_other_kinds_are_not_shown() -> None:
     out = io.StringIO()
     Board(out).changed("Runtime", ("default", "r"), _model("True"))
     assert out.getvalue() == ""
+
+
+def _stream(status: str, reason: str, message: str) -> dict[str, Any]:
+    return {
+        "kind": "ModelStream",
+        "metadata": {"name": "fraud", "namespace": "default"},
+        "status": {"conditions": [{"type": "Ready", "status": status, "reason": reason, "message": message}]},
+    }
+
+
+def test_of_a_stream_only_states_are_news() -> None:
+    out = io.StringIO()
+    clock = ManualClock()
+    board = Board(out, clock.monotonic)
+    for body in (
+        _stream("False", "Starting", "0 of 1 runners ready"),
+        _stream("True", "Following", "1 partition, 9 messages waiting"),
+        _stream("True", "Following", "1 partition, 0 messages waiting"),
+        _stream("False", "BrokerUnreachable", "no answer"),
+    ):
+        clock.advance(60)
+        board.changed("ModelStream", ("default", "fraud"), body)
+    lines = [line.split(": ", 1)[1] for line in out.getvalue().splitlines()]
+    assert lines == [
+        "Ready=False  Starting  0 of 1 runners ready",
+        "Ready=True  Following  1 partition, 9 messages waiting",
+        "Ready=False  BrokerUnreachable  no answer",
+    ]

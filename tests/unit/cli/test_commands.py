@@ -138,6 +138,31 @@ def test_faults_are_told_with_file_and_line(tmp_path: Path, capsys: pytest.Captu
     assert f"{manifest}:12: Model m: spec.uri: " in told
 
 
+def test_what_no_schema_can_say_about_a_stream_is_told_before_it_is_applied(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "stream.yaml"
+    manifest.write_text(
+        "apiVersion: modelyard.dev/v1alpha1\n"
+        "kind: ModelStream\n"
+        "metadata: {name: fraud}\n"
+        "spec:\n"
+        "  model: {name: fraud}\n"
+        "  source:\n"
+        "    uri: nats://local\n"
+        "    stream: payments\n"
+        "    subjects:\n"
+        "    - payments.in.*.>\n"
+        "    - payments.out.1\n"
+        "  sink: {uri: 'nats://local', stream: scored, subject: payments.scored}\n"
+        "  partitions: 2\n"
+        "  key: {token: 3}\n"
+    )
+    assert main(["validate", str(manifest)]) == 1
+    told = capsys.readouterr().err
+    assert f"{manifest}:11: ModelStream fraud: spec.source.subjects[1]: token 3 of payments.out.1 must be *" in told
+
+
 def test_one_object_declared_twice_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "apiVersion: modelyard.dev/v1alpha1\nkind: Model\nmetadata: {name: m}\nspec: {uri: x}\n"
     for name in ("a.yaml", "b.yaml"):
@@ -193,6 +218,29 @@ def test_logs_of_a_job_are_those_of_the_one_that_wrote_last() -> None:
     assert logs.select(files, Wanted("score", source="reading")) == ["score-prepare-0a1b2c3d-1.default.log"]
     del files["score-svc-00001.default-0.log"]
     assert logs.select(files, Wanted("score")) == newest
+
+
+def test_logs_of_a_stream_are_those_of_its_newest_revision() -> None:
+    names = [
+        "fraud-stream-00001.default-0.log",
+        "fraud-stream-00010.default-1.log",
+        "fraud-stream-00010.default-0.log",
+        "fraud-stream-00011.team-0.log",
+        "fraud-clean-0a1b2c3d-1.default.log",
+        "fraud-stream-0a1b2c3d-model-prepare-0a1b2c3d-1.default.log",
+        "fraud-svc-00001.default-0.log",
+    ]
+    files = dict.fromkeys(names, 0.0)
+    newest = ["fraud-stream-00010.default-0.log", "fraud-stream-00010.default-1.log"]
+    assert logs.select(files, Wanted("fraud", source="streams")) == newest
+    assert logs.select(files, Wanted("fraud")) == ["fraud-svc-00001.default-0.log"]
+    del files["fraud-svc-00001.default-0.log"]
+    assert logs.select(files, Wanted("fraud")) == newest
+    assert logs.select(files, Wanted("fraud", revision="fraud-stream-00001")) == ["fraud-stream-00001.default-0.log"]
+    inline = dict.fromkeys(names[4:6], 0.0)
+    assert logs.select(inline, Wanted("fraud")) == [names[5]]
+    assert logs.select(inline, Wanted("fraud", source="streams")) == [names[5]]
+    assert logs.select(inline, Wanted("fraud", source="replicas")) == []
 
 
 def test_logs_are_shown_with_the_name_of_their_process(

@@ -96,6 +96,15 @@ def test_every_path_of_a_job_becomes_relative_to_the_project(tmp_path: Path) -> 
     assert applied(score=named) == {"score": named}
 
 
+@pytest.mark.parametrize(("uri", "expected"), [("out", "team/out"), ("nats://local", "nats://local")])
+def test_files_of_a_stream_become_relative_to_the_project(tmp_path: Path, uri: str, expected: str) -> None:
+    root = tmp_path.resolve()
+    spec = {"model": {"uri": "m.onnx"}, "source": {"uri": "nats://local"}, "sink": {"uri": uri}}
+    body = {"apiVersion": "modelyard.dev/v1alpha1", "kind": "ModelStream", "metadata": {"name": "s"}, "spec": spec}
+    found = manifests.for_server(Document(str(root / "team" / "s.yaml"), 1, body), target(root))["spec"]
+    assert found == {**spec, "model": {"uri": "team/m.onnx"}, "sink": {"uri": expected}}
+
+
 def test_a_path_outside_the_project_becomes_absolute(tmp_path: Path) -> None:
     root = tmp_path.resolve()
     body = manifests.for_server(document(root / "m.yaml", "../../x"), target(root / "project"))

@@ -86,7 +86,7 @@ def test_a_missing_project_folder_is_named(tmp_path: Path) -> None:
 
 def test_commands_learn_where_the_server_is(tmp_path: Path) -> None:
     with folder.opened(tmp_path, tmp_path / "data") as opened:
-        opened.announce("http://127.0.0.1:8080")
+        opened.announce("http://127.0.0.1:8080", opened.run / "broker.json")
         found = opened.data / "server.json"
         assert '"gateway": "http://127.0.0.1:8080"' in found.read_text()
         assert stat.S_IMODE(found.stat().st_mode) == 0o600

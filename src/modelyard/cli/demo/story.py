@@ -39,6 +39,7 @@ def run(screen: Screen) -> None:
             _switch(screen, folder, url)
             _look(screen, folder)
             _jobs(screen, folder)
+            _stream(screen, folder)
             _break(screen, folder)
             everyone = [server, *server.children(recursive=True)]
             _stop(screen, server, everyone)
@@ -150,6 +151,17 @@ def _jobs(screen: Screen, folder: Path) -> None:
     if len(labels) != _HELD_OUT or accuracy < _LEAST_ACCURACY:
         raise UserError(f"the job scored {len(labels)} images with an accuracy of {accuracy:.1%}: that is wrong")
     screen.say(f"{len(labels)} scored images lie in jobs/data/scored, accuracy {accuracy:.1%}; each is there once")
+
+
+def _stream(screen: Screen, folder: Path) -> None:
+    screen.step("Score a stream: patients that nobody trained on come in at a broker, and each is scored exactly once")
+    streams = folder / "streams"
+    ignored = shutil.ignore_patterns(".modelyard", "model.onnx", "patients.jsonl")
+    shutil.copytree(_example("03-streams"), streams, ignore=ignored)
+    _command(screen, [sys.executable, "train.py", "."], streams, shown="python train.py")
+    _modelyard(screen, folder, "apply", "-f", "streams/stream.yaml", "--wait")
+    _command(screen, [sys.executable, "replay.py", "4", "300"], streams, shown="python replay.py 4 300")
+    _modelyard(screen, folder, "get", "modelstreams")
 
 
 def _break(screen: Screen, folder: Path) -> None:

@@ -7,6 +7,8 @@ import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from modelyard.base.clock import Clock
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import RetryLater
@@ -15,6 +17,7 @@ from modelyard.control.drivers.hints import Hints
 from modelyard.control.drivers.ledger import SERVICE_PRIORITY, Ask, Ledger
 from modelyard.control.drivers.machine import Machine, share
 from modelyard.control.drivers.memory_tasks import MemoryTask, World
+from modelyard.control.drivers.outcome import known
 from modelyard.control.drivers.variables import CannotStart, SecretFiles, Secrets
 from modelyard.control.ir import names
 from modelyard.control.ir.actions import Action, Adjust, Forget, Resize, Run, Start, Stop
@@ -28,14 +31,19 @@ from modelyard.control.ir.observed import (
 )
 from modelyard.control.ir.unit import Unit
 from modelyard.control.ir.values import Key
-from modelyard.wire.report import Report
+from modelyard.wire.report import Report, StreamReport
+from modelyard.wire.work import WorkSpec
 
+_RUNS = (ReplicaState.STARTING, ReplicaState.READY, ReplicaState.DRAINING)
 _PLENTY = Machine(memory_bytes=2**50, cpu_millis=10**9)
 
 
 @dataclass(slots=True)
 class _Replica:
-    """due: when the clock will change something: a start, a startup timeout, the end of a drain."""
+    """due: when the clock will change something: a start, a startup timeout, the end of a drain.
+
+    work: what its process was told to do.
+    """
 
     name: str
     unit: Unit
@@ -45,6 +53,8 @@ class _Replica:
     started_at: float = 0.0
     ready_at: float = 0.0
     restarts: int = 0
+    work: WorkSpec | None = None
+    report: Report | None = None
     trouble: Trouble | None = None
     backoff: rules.Backoff = field(default_factory=rules.Backoff)
     refusals: rules.Backoff = field(default_factory=rules.Backoff)
@@ -54,6 +64,7 @@ class _Replica:
 class _Unit:
     unit: Unit
     replicas: int = 0
+    begun: tuple[int, ...] = ()
     stopping: bool = False
     members: dict[int, _Replica] = field(default_factory=dict)
 
@@ -116,12 +127,12 @@ class MemoryDriver:
                 unit = self._units.get(action.unit)
                 rules.check_resize(action, unit.unit if unit else None)
                 if unit:
-                    self._change(unit, action.replicas, stopping=False)
+                    self._change(unit, action.replicas, action.begun, stopping=False)
             case Stop():
                 unit = self._units.get(action.unit)
                 if unit:
                     rules.check_owner(f"unit {action.unit}", unit.unit.owner, action.owner)
-                    self._change(unit, 0, stopping=True)
+                    self._change(unit, 0, unit.begun, stopping=True)
             case Run():
                 self._run(action)
             case Forget():
@@ -148,9 +159,11 @@ class MemoryDriver:
     def make_ready(self, replica: str) -> None:
         """A starting replica reports that it is ready."""
         member = self._member(replica, ReplicaState.STARTING)
-        member.state, member.trouble = ReplicaState.READY, None
-        member.ready_at = self._clock.monotonic()
-        self._hints.add(member.unit.owner)
+        if member.unit.work.stream is None:
+            self._ready(member)
+        else:
+            before = member.report.stream if member.report else None
+            self.report(replica, structs.replace(before or StreamReport(), ready=True))
 
     def crash(self, replica: str, reason: str = Reason.CRASHED, message: str = "ended with exit status 1") -> None:
         """A starting or ready replica ends by itself, or reports a failure."""
@@ -168,14 +181,28 @@ class MemoryDriver:
         found = self._tasks.get(task)
         if found is None or found.finished_at is not None or found.task.restart:
             raise ValueError(f"task {task} does not run, or ends by its members")
-        if (report is None) == (not message) or (report and report.serve):
-            raise ValueError("a task ends with a prepare or failure report, or with a message")
+        if (report is None) == (not message) or (report and (report.serve or report.stream)):
+            raise ValueError("a task ends with a report of its work or a failure, or with a message")
         found.conclude(report, message)
         self._settle()
 
-    def report(self, member: str, report: Report) -> None:
-        """A member of a task replaces its report."""
-        self._running(member).report(member, report)
+    def report(self, name: str, report: Report | StreamReport) -> None:
+        """A member of a task, or a replica of a stream, replaces its report; what that says about the latter happens.
+
+        One that tells that it is ready is so, one that tells a failure ends, unless it is leaving anyway.
+        """
+        report = Report(stream=report) if isinstance(report, StreamReport) else report
+        if any(each.name == name for each in self._members()):
+            self._reported(self._member(name, *_RUNS), report)
+        else:
+            self._running(name).report(name, report)
+
+    def work(self, replica: str) -> WorkSpec:
+        """What the process of a replica was told to do."""
+        member = self._member(replica, *_RUNS)
+        if member.work is None:
+            raise ValueError(f"replica {replica} left before it was started")
+        return member.work
 
     def end(self, member: str, *, status: int = 0, report: Report | None = None, how: str = "") -> None:
         """A member of a task with `restart` ends with that exit status and last report."""
@@ -187,11 +214,11 @@ class MemoryDriver:
         rules.check_start(action, unit.unit if unit else None, stopping=unit is not None and unit.stopping)
         if unit is None or unit.stopping:
             unit = self._units.setdefault(action.unit.name, _Unit(unit=action.unit))
-            self._change(unit, action.replicas, stopping=False)
+            self._change(unit, action.replicas, action.begun, stopping=False)
 
-    def _change(self, unit: _Unit, replicas: int, *, stopping: bool) -> None:
-        same = (unit.replicas, unit.stopping) == (replicas, stopping)
-        unit.replicas, unit.stopping = replicas, stopping
+    def _change(self, unit: _Unit, replicas: int, begun: tuple[int, ...], *, stopping: bool) -> None:
+        same = (unit.replicas, unit.begun, unit.stopping) == (replicas, begun, stopping)
+        unit.replicas, unit.begun, unit.stopping = replicas, begun, stopping
         now = self._clock.monotonic()
         leaving = {number: each.state is ReplicaState.DRAINING for number, each in unit.members.items()}
         change = rules.change(leaving, replicas)
@@ -236,6 +263,8 @@ class MemoryDriver:
         match member.state:
             case ReplicaState.PENDING:
                 self._try(member)
+            case ReplicaState.STARTING if rules.says_why(member.report):
+                pass
             case ReplicaState.STARTING:
                 message = f"was not ready within {member.unit.startup_timeout_seconds:g} s and was ended"
                 self._ended(member, Reason.STARTUP_TIMEOUT, message)
@@ -256,12 +285,29 @@ class MemoryDriver:
         member.refusals = rules.Backoff()
         member.state, member.pid, member.started_at = ReplicaState.STARTING, next(self._pids), self._clock.now()
         member.due = now + member.unit.startup_timeout_seconds
+        member.work = rules.told(member.unit.work, self._units[member.unit.name].begun)
         self._hints.add(member.unit.owner)
+
+    def _ready(self, member: _Replica) -> None:
+        member.state, member.trouble = ReplicaState.READY, None
+        member.ready_at = self._clock.monotonic()
+        self._hints.add(member.unit.owner)
+
+    def _reported(self, member: _Replica, report: Report) -> None:
+        if member.unit.work.stream is None or (report.stream is None and report.failure is None):
+            raise ValueError(f"replica {member.name}: replicas of streams report stream or failure, others none here")
+        if report != member.report:
+            member.report = report
+            self._hints.add(member.unit.owner)
+        if member.state is ReplicaState.STARTING and report.stream is not None and report.stream.ready:
+            self._ready(member)
+        elif report.failure is not None and member.state is not ReplicaState.DRAINING:
+            self._ended(member, known(report.failure.reason, Reason.LOAD_FAILED), report.failure.message)
 
     def _ended(self, member: _Replica, reason: str, message: str) -> None:
         now = self._clock.monotonic()
         ready_seconds = now - member.ready_at if member.state is ReplicaState.READY else None
-        member.state, member.pid = ReplicaState.PENDING, 0
+        member.state, member.pid, member.report = ReplicaState.PENDING, 0, None
         member.restarts += 1
         member.due = now + member.backoff.pause(ready_seconds)
         self._troubled(member, reason, message)
@@ -296,16 +342,18 @@ class MemoryDriver:
 
 
 def _observed(unit: _Unit) -> ObservedUnit:
+    listens = unit.unit.work.stream is None  # to the gateway's requests
     members = tuple(
         ObservedReplica(
             name=each.name,
             state=each.state,
-            address=f"unix:/memory/{each.name}.sock" if each.state is ReplicaState.READY else "",
+            address=f"unix:/memory/{each.name}.sock" if listens and each.state is ReplicaState.READY else "",
             pid=each.pid,
             started_at=each.started_at,
             restarts=each.restarts,
+            report=each.report,
             trouble=each.trouble,
         )
         for _, each in sorted(unit.members.items())
     )
-    return ObservedUnit(unit=unit.unit, replicas=unit.replicas, members=members)
+    return ObservedUnit(unit=unit.unit, replicas=unit.replicas, begun=unit.begun, members=members)

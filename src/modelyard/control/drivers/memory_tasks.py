@@ -36,8 +36,7 @@ class World:
         if refused:
             raise CannotStart(Reason.UNSCHEDULABLE, refused)
         values(what.variables, what.owner.namespace, self.secrets)
-        if isinstance(what, Task):
-            files(what.credentials, what.owner.namespace, self.secret_files)
+        files(what.credentials, what.owner.namespace, self.secret_files)
 
 
 @dataclass(slots=True)

@@ -4,15 +4,22 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.ir.actions import Adjust, Resize, Run, Start
 from modelyard.control.ir.observed import Usage
 from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import Unit
 from modelyard.control.ir.values import Key
+from modelyard.wire.report import Report
+from modelyard.wire.work import WorkSpec
 
 MOST_REPLICAS = 1000
 MOST_MEMBERS = 1000
+_TASKS = ("prepare", "score", "run", "clean")
+"""Parts of a WorkSpec that come to an end."""
+_ONCE = frozenset({"prepare", "clean"})
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _LONGEST_NAME = 200
 _QUICK_PAUSE = 0.1
@@ -70,13 +77,27 @@ def change(members: Mapping[int, bool], replicas: int) -> Change:
     return Change(add=tuple(ordinal for ordinal, _ in zip(free, range(-surplus), strict=False)))
 
 
+def told(work: WorkSpec, begun: tuple[int, ...]) -> WorkSpec:
+    """What a process that starts now must do: the recorded work, of a stream with the partitions that have begun."""
+    if work.stream is None:
+        return work
+    return msgspec.structs.replace(work, stream=msgspec.structs.replace(work.stream, begun=begun))
+
+
+def says_why(report: Report | None) -> bool:
+    """Whether a process that is not ready says itself what it waits for, so that ending it would help nobody."""
+    return report is not None and report.stream is not None and report.stream.problem is not None
+
+
 def check_start(action: Start, present: Unit | None, *, stopping: bool) -> None:
     """Refuse what cannot be a unit of a driver, and a second unit under a name that is taken."""
     unit = action.unit
     check_name(unit.name, "unit")
     check_replicas(unit.name, action.replicas)
-    if unit.work.serve is None:
-        raise UserError(f"unit {unit.name}: its work must set serve; apply the object again to record a new revision")
+    if unit.work.serve is None and unit.work.stream is None:
+        raise UserError(
+            f"unit {unit.name}: its work must set serve or stream; apply the object again to record a new revision"
+        )
     if present is None or present == unit:
         return
     if stopping:
@@ -96,12 +117,12 @@ def check_run(action: Run) -> None:
     """Refuse what cannot be a task of a driver."""
     task = action.task
     check_name(task.name, "task")
-    works = {"prepare": task.work.prepare, "score": task.work.score, "run": task.work.run}
-    if all(part is None for part in works.values()):
-        raise UserError(f"task {task.name}: its work must set one of {', '.join(works)}")
+    part = next((each for each in _TASKS if getattr(task.work, each) is not None), None)
+    if part is None:
+        raise UserError(f"task {task.name}: its work must set one of {', '.join(_TASKS)}")
     check_parallelism(task.name, task.parallelism)
-    if task.restart and task.work.prepare is not None:
-        raise UserError(f"task {task.name}: restart needs work that sets score or run; a prepare task runs once")
+    if task.restart and part in _ONCE:
+        raise UserError(f"task {task.name}: restart needs work that sets score or run; a {part} task runs once")
     if not task.restart and (task.parallelism != 1 or task.gang):
         raise UserError(f"task {task.name}: a task without restart has one member and is no gang")
     if task.gang and (task.work.run is None or task.parallelism < 1):

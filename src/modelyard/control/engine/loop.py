@@ -12,9 +12,11 @@ from typing import Any
 
 from modelyard.api import API_VERSION
 from modelyard.api.job import ModelJob
+from modelyard.api.load import Declared
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
+from modelyard.api.stream import ModelStream
 from modelyard.base.clock import Clock
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, RetryLater
@@ -26,16 +28,27 @@ from modelyard.control.ir.observed import Observed
 from modelyard.control.ir.values import Key
 from modelyard.control.kube.queue import WorkQueue
 from modelyard.control.kube.reflector import Reflector
-from modelyard.control.plan import job, runtimes, service
+from modelyard.control.plan import job, revision, runtimes, service, stream, stream_clean
 from modelyard.control.plan import model as models
 from modelyard.control.plan.diff import diff
 from modelyard.control.plan.happenings import happenings
 from modelyard.control.plan.unable import leave_alone
-from modelyard.control.plan.views import Event, JobView, ModelView, Outcome, ServiceView
+from modelyard.control.plan.views import (
+    Event,
+    GoingStreamView,
+    JobView,
+    ModelView,
+    Outcome,
+    ServiceView,
+    StreamView,
+)
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 _WORKERS = 8
+_NUMBERS_SECONDS = 2.0
+"""Numbers that change all the time are written to a status as often as that."""
+_MOMENT = 0.001
 
 
 @dataclass(slots=True)
@@ -75,6 +88,7 @@ class Engine:
         self._publisher = Publisher(driver, gateway)
         self._unseen: set[Key] | None = None
         self._before: dict[Key, Observed] = {}
+        self._written: dict[Key, float] = {}
 
     async def run(self) -> None:
         """Watch, decide and act until cancelled."""
@@ -154,16 +168,32 @@ class Engine:
         ]
         # A status that names a Model is written once there is that Model: nobody asks for it again afterwards.
         unmade = outcome.made is not None and bool(unwritten)
+        later = None
         if owner is None:
             self._before.pop(key, None)
+            self._written.pop(key, None)
+        elif outcome.held is False:
+            await self._writer.release(owner)
+            self._tell(owner, outcome.events)
         elif not unmade and not self._writer.is_behind(owner):
-            await self._writer.write_status(owner, outcome)
+            later = await self._write_status(key, owner, outcome)
             self._tell(owner, (*happenings(self._before.get(key, Observed()), observed), *outcome.events))
             self._tell(owner, _defects(refused))
             self._remember(key, observed)
         if unwritten or refused:
             raise (*unwritten, *refused)[0]
-        return outcome.wake_at
+        return min((each for each in (outcome.wake_at, later) if each is not None), default=None)
+
+    async def _write_status(self, key: Key, owner: Object, outcome: Outcome) -> float | None:
+        """-> when to look again, where numbers were left for later."""
+        now = self._clock.monotonic()
+        left = self._written.get(key, float("-inf")) + _NUMBERS_SECONDS - now
+        # Seconds since 1970 are not exact: what is due within a moment is due.
+        if outcome.numbers_only and left > _MOMENT and outcome.status != owner.get("status"):
+            return self._clock.now() + left
+        if await self._writer.write_status(owner, outcome):
+            self._written[key] = now
+        return None
 
     async def _confess(self, key: Key, observed: Observed, error: Exception) -> None:
         """Tell the object's owner about a defect; the log has the rest."""
@@ -177,9 +207,13 @@ class Engine:
             log.info("%s: %s", key, problem)
 
     def _decide(self, key: Key, observed: Observed) -> Outcome:
+        if key.kind == stream.KIND and self._objects.going(key):
+            return stream_clean.desire(self._going_stream_view(key, observed), self._clock.now())
         if key in self._objects.unreadable:
             return self._unable(key, observed, Reason.INVALID, self._objects.unreadable[key])
-        thing = None if self._objects.going(key) else self._objects.declared.get(key)
+        return self._plan(key, None if self._objects.going(key) else self._objects.declared.get(key), observed)
+
+    def _plan(self, key: Key, thing: Declared | None, observed: Observed) -> Outcome:
         now = self._clock.now()
         match thing:
             case Runtime():
@@ -191,6 +225,8 @@ class Engine:
                 return service.desire(self._service_view(key, thing, observed), now)
             case ModelJob():
                 return job.desire(self._job_view(key, thing, observed), now)
+            case ModelStream():
+                return stream.desire(self._stream_view(key, thing, observed), now)
             case _:
                 return service.desire_deleted(observed, self._gateway.observe(key))
 
@@ -217,6 +253,26 @@ class Engine:
             capabilities=self._driver.capabilities,
         )
 
+    def _stream_view(self, key: Key, thing: ModelStream, observed: Observed) -> StreamView:
+        return StreamView(
+            stream=thing,
+            models=self._objects.models_for(thing),
+            runtimes=self._objects.runtimes(key.namespace),
+            revisions=self._objects.revisions(key),
+            observed=observed,
+            capabilities=self._driver.capabilities,
+        )
+
+    def _going_stream_view(self, key: Key, observed: Observed) -> GoingStreamView:
+        thing = self._objects.declared.get(key)
+        return GoingStreamView(
+            key=key,
+            stored=self._objects.raw[key],
+            stream=thing if isinstance(thing, ModelStream) else None,
+            revisions=self._objects.revisions(key),
+            observed=observed,
+        )
+
     def _unable(self, key: Key, observed: Observed, reason: Reason, message: str) -> Outcome:
         raw, route = self._objects.raw[key], self._gateway.observe(key)
         return leave_alone(raw, observed, route, reason=reason, message=message, now=self._clock.now())
@@ -240,7 +296,7 @@ class Engine:
 
     async def _look_again(self, hints: AsyncIterator[Key], *, endpoints_changed: bool) -> None:
         async for key in hints:
-            if endpoints_changed:
+            if endpoints_changed and key.kind == revision.KIND:  # nobody else answers requests
                 self._publisher.look_again()
             self._queue.add(key)
 

@@ -9,6 +9,7 @@ from modelyard.api.job import ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
+from modelyard.api.stream import ModelStream
 from modelyard.base.errors import UserError
 from modelyard.control.ir.revision import JobRevision, Recorded, Revision
 from modelyard.control.ir.values import Key
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 _Place = tuple[str, str]
 """Namespace and name."""
+User = ModelService | ModelJob | ModelStream
+"""Kinds that refer to Models."""
 
 
 class Objects:
@@ -86,8 +89,8 @@ class Objects:
         kept = self._runtimes.get(namespace, {})
         return tuple(kept[name] for name in sorted(kept))
 
-    def models_for(self, user: ModelService | ModelJob) -> tuple[Model, ...]:
-        """The Models that a service or job names, owns or makes, by name."""
+    def models_for(self, user: User) -> tuple[Model, ...]:
+        """The Models that an object names, owns or makes, by name."""
         keys = set(self._owned.get(user.metadata.uid, ()))
         for name in _named(user):
             keys.add(Key(kind=models.KIND, namespace=user.metadata.namespace, name=name))
@@ -95,7 +98,7 @@ class Objects:
         return tuple(each for each in found if isinstance(each, Model))
 
     def revisions(self, owner: Key) -> tuple[Revision, ...]:
-        """The recorded revisions of a service; not those of an earlier one of the same name, which are going."""
+        """The recorded revisions of a service or stream; not those of an earlier one of its name, which are going."""
         return tuple(each for each in self._recorded(owner) if isinstance(each, Revision))
 
     def job_revision(self, owner: Key) -> JobRevision | None:
@@ -109,11 +112,11 @@ class Objects:
     def _index(self, key: Key, thing: load.Declared) -> None:
         if isinstance(thing, Runtime):
             self._runtimes[key.namespace][key.name] = thing
-        elif isinstance(thing, ModelService | ModelJob):
+        elif isinstance(thing, User):
             self._owners_by_uid[thing.metadata.uid] = key
             for name in _named(thing):
                 self._users[key.namespace, name].add(key)
-        else:
+        elif isinstance(thing, Model):
             for uid in _controllers(thing):
                 self._owned[uid].add(key)
 
@@ -123,7 +126,7 @@ class Objects:
         thing = self.declared.pop(key, None)
         if isinstance(thing, Runtime):
             self._runtimes[key.namespace].pop(key.name, None)
-        elif isinstance(thing, ModelService | ModelJob):
+        elif isinstance(thing, User):
             self._owners_by_uid.pop(thing.metadata.uid, None)
             for name in _named(thing):
                 _discard(self._users, (key.namespace, name), key)
@@ -144,9 +147,9 @@ class Objects:
         return keys
 
 
-def _named(user: ModelService | ModelJob) -> set[str]:
+def _named(user: User) -> set[str]:
     """The Models that it refers to by name; that which a job makes, too."""
-    if isinstance(user, ModelService):
+    if isinstance(user, ModelService | ModelStream):
         return {user.spec.model.name} if user.spec.model.name else set()
     score, run = user.spec.score, user.spec.run
     named = score.model.name if score else run.output_model.name if run and run.output_model else None

@@ -36,6 +36,8 @@ class Publisher:
             self._routes[owner] = routes
             former = self._unsettled.get(owner, ())
             self._unsettled[owner] = (*(each for each in former if each not in routes), *routes)
+        elif owner not in self._routes and owner not in self._unsettled:
+            return  # most kinds have none
         else:
             self._routes.pop(owner, None)
             self._unsettled.pop(owner, None)

@@ -7,7 +7,15 @@ from modelyard.base.errors import RetryLater
 from modelyard.control.ir import names
 from modelyard.control.kube.client import ApiError, Client
 from modelyard.control.kube.events import EventRecorder
-from modelyard.control.kube.resources import CONTROLLERREVISIONS, MODELJOBS, MODELS, MODELSERVICES, RUNTIMES, Resource
+from modelyard.control.kube.resources import (
+    CONTROLLERREVISIONS,
+    MODELJOBS,
+    MODELS,
+    MODELSERVICES,
+    MODELSTREAMS,
+    RUNTIMES,
+    Resource,
+)
 from modelyard.control.plan.views import Event, MadeModel, Outcome
 from modelyard.control.render import kube as render
 
@@ -17,6 +25,7 @@ RESOURCES: dict[str, Resource] = {
     "Model": MODELS,
     "ModelService": MODELSERVICES,
     "ModelJob": MODELJOBS,
+    "ModelStream": MODELSTREAMS,
 }
 
 
@@ -29,8 +38,10 @@ class Writer:
         self._written: dict[tuple[str, str, str], int] = {}
 
     async def write_children(self, owner: Object, outcome: Outcome) -> None:
-        """Record new revisions and Models; forget obsolete ones, and an owner whose time is over."""
+        """Hold the owner, record new revisions and Models; forget obsolete ones, and an owner whose time is over."""
         namespace = owner["metadata"]["namespace"]
+        if outcome.held:
+            await self._hold(owner)
         for model in outcome.models:
             spec = model.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
             await self._create(MODELS, render.owned("Model", API_VERSION, model.name, spec, owner))
@@ -45,13 +56,26 @@ class Writer:
         if outcome.expired:
             await self._expire(owner)
 
-    async def write_status(self, owner: Object, outcome: Outcome) -> None:
-        """Write the status when it differs. A conflict is a RetryLater: the decision was made on an older object."""
+    async def release(self, owner: Object) -> None:
+        """Take our finalizer off an object that is being deleted. One that is gone already needs nothing."""
+        kept = [each for each in _finalizers(owner) if each != names.FINALIZER_CLEAN]
+        try:
+            await self._finalize(owner, kept)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    async def write_status(self, owner: Object, outcome: Outcome) -> bool:
+        """Write the status when it differs, and tell whether it did.
+
+        A conflict is a RetryLater: the decision was made on an older object.
+        """
         if outcome.status is None or outcome.status == owner.get("status"):
-            return
+            return False
         resource = RESOURCES[owner["kind"]]
         stored = await self._client.replace_status(resource, {**owner, "status": outcome.status})
         self._written[_place(owner)] = _version(stored)
+        return True
 
     def is_behind(self, owner: Object) -> bool:
         """Whether the watch has not yet brought our own last write: a status decided now would only be a conflict.
@@ -67,6 +91,23 @@ class Writer:
     def tell(self, owner: Object, event: Event) -> None:
         """Record an event; never waits and never fails."""
         self._recorder.record(owner, event.type, event.reason, event.message)
+
+    async def _hold(self, owner: Object) -> None:
+        if names.FINALIZER_CLEAN not in _finalizers(owner):
+            await self._finalize(owner, [*_finalizers(owner), names.FINALIZER_CLEAN])
+
+    async def _finalize(self, owner: Object, finalizers: list[str]) -> None:
+        """The list as a whole, for the very version that it was decided on: others keep finalizers there, too."""
+        metadata = owner["metadata"]
+        resource = RESOURCES[owner["kind"]]
+        body = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": finalizers}}
+        try:
+            stored = await self._client.patch(resource, metadata["namespace"], metadata["name"], body)
+        except ApiError as error:
+            if error.conflict:
+                raise RetryLater(f"{resource.kind} {metadata['name']} changed in the meantime") from error
+            raise
+        self._written[_place(owner)] = _version(stored)
 
     async def _make(self, namespace: str, model: MadeModel) -> None:
         """A Model of a job's output: one that the same job has made is it, one of somebody else is left alone."""
@@ -124,6 +165,10 @@ def _version(body: Object) -> int:
     """0 for a server that does not keep to the convention: then nothing is ever behind."""
     text = body["metadata"]["resourceVersion"]
     return int(text) if text.isdecimal() else 0
+
+
+def _finalizers(body: Object) -> list[str]:
+    return list(body["metadata"].get("finalizers") or ())
 
 
 def _owners(body: Object) -> set[str]:

@@ -8,18 +8,26 @@ from modelyard.control.ir.values import Key
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_SERVICE = "modelyard.dev/service"
 LABEL_JOB = "modelyard.dev/job"
+LABEL_STREAM = "modelyard.dev/stream"
 LABEL_INPUTS = "modelyard.dev/inputs-hash"
 ANNOTATION_REFRESH = "modelyard.dev/refresh"
 ANNOTATION_RESTART = "modelyard.dev/restart"
 ANNOTATION_JOB = "modelyard.dev/job"
 ANNOTATION_JOB_UID = "modelyard.dev/job-uid"
 ANNOTATION_METRICS = "modelyard.dev/metrics"
+FINALIZER_CLEAN = "modelyard.dev/clean"
+"""Keeps a stream until what it has left at its broker is removed."""
 MANAGER = "modelyard"
 
 
 def revision(service: str, number: int) -> str:
     """`iris` and 3 -> `iris-svc-00003`."""
     return f"{service}-svc-{number:05d}"
+
+
+def stream_revision(stream: str, number: int) -> str:
+    """`fraud` and 1 -> `fraud-stream-00001`."""
+    return f"{stream}-stream-{number:05d}"
 
 
 def unit(namespace: str, revision_name: str) -> str:
@@ -52,6 +60,11 @@ def job_task(key: Key, uid: str) -> str:
     return f"{key.name}-job-{ids.short_hash(uid.encode())}.{key.namespace}"
 
 
+def clean_task(key: Key, uid: str, attempt: int) -> str:
+    """One task per object and attempt."""
+    return f"{key.name}-clean-{ids.short_hash(uid.encode())}-{attempt}.{key.namespace}"
+
+
 def member(task: str, index: int) -> str:
     """`score-job-1a2b3c4d.default` and 0 -> `score-job-1a2b3c4d.default-0`."""
     return f"{task}-{index}"
@@ -60,6 +73,11 @@ def member(task: str, index: int) -> str:
 def selector(service: str) -> str:
     """The label selector of a service's replicas, for `/scale`."""
     return f"{LABEL_SERVICE}={service}"
+
+
+def stream_selector(stream: str) -> str:
+    """The label selector of a stream's runners, for `/scale`."""
+    return f"{LABEL_STREAM}={stream}"
 
 
 def inputs_hash(inputs: object) -> str:

@@ -35,6 +35,7 @@ RUNTIMES = Resource(GROUP, VERSION, "runtimes", "Runtime")
 MODELS = Resource(GROUP, VERSION, "models", "Model")
 MODELJOBS = Resource(GROUP, VERSION, "modeljobs", "ModelJob")
 MODELSERVICES = Resource(GROUP, VERSION, "modelservices", "ModelService")
+MODELSTREAMS = Resource(GROUP, VERSION, "modelstreams", "ModelStream")
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
 SECRETS = Resource("", "v1", "secrets", "Secret")
@@ -42,13 +43,14 @@ EVENTS = Resource("", "v1", "events", "Event")
 CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 
-OURS = (MODELS, MODELJOBS, MODELSERVICES, RUNTIMES)
+OURS = (MODELS, MODELJOBS, MODELSERVICES, MODELSTREAMS, RUNTIMES)
 ALL = (*OURS, NAMESPACES, CONFIGMAPS, SECRETS, EVENTS, CONTROLLERREVISIONS, LEASES)
 SHORT_NAMES = {
     "rt": RUNTIMES,
     "mdl": MODELS,
     "mjob": MODELJOBS,
     "msvc": MODELSERVICES,
+    "mstr": MODELSTREAMS,
     "ns": NAMESPACES,
     "cm": CONFIGMAPS,
     "ev": EVENTS,

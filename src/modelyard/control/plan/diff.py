@@ -54,4 +54,5 @@ def endpoints(observed: Observed) -> tuple[Endpoints, ...]:
             addresses=tuple(sorted(m.address for m in each.members if m.state is ReplicaState.READY and m.address)),
         )
         for each in observed.units
+        if each.unit.work.serve is not None
     )

@@ -1,4 +1,4 @@
-"""From a reference to a model, in a service or a job, to the prepared Model and the way to run it."""
+"""From a reference to a model, in a service, job or stream, to the prepared Model and the way to run it."""
 
 from dataclasses import dataclass
 
@@ -52,6 +52,16 @@ def resolve(
     beside = f"{referrer.path.rpartition('.')[0]}.runtime"
     selection = select(model.status.format, referrer.runtime, runtimes, path=beside)
     return selection if isinstance(selection, Refusal) else (model, selection)
+
+
+def obsolete_models(models: tuple[Model, ...], uid: str, needed: set[str]) -> tuple[str, ...]:
+    """Names of those Models that belong to the object of that uid and that nothing of it names any more."""
+    return tuple(
+        model.metadata.name
+        for model in models
+        if model.metadata.name not in needed
+        and any(each.controller and each.uid == uid for each in model.metadata.owner_references)
+    )
 
 
 def _not_ready(model: Model) -> Refusal:

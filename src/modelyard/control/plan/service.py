@@ -163,10 +163,4 @@ def _events(view: ServiceView, new: Revision | None, found: tuple[Condition, ...
 def _obsolete_models(view: ServiceView, owned: OwnedModel | None) -> tuple[str, ...]:
     """Owned Models that neither the spec nor a kept revision names."""
     needed = {revision.inputs["model"]["name"] for revision in view.revisions} | ({owned.name} if owned else set())
-    uid = view.service.metadata.uid
-    return tuple(
-        model.metadata.name
-        for model in view.models
-        if model.metadata.name not in needed
-        and any(reference.controller and reference.uid == uid for reference in model.metadata.owner_references)
-    )
+    return reference.obsolete_models(view.models, view.service.metadata.uid, needed)

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from modelyard.api import fields
 from modelyard.api.model import Model
 from modelyard.base.conditions import Condition, Reason, Status
 from modelyard.control.ir.observed import ObservedReplica, ReplicaState
 from modelyard.control.ir.route import Route
 from modelyard.control.plan.enforcement import enforced
+from modelyard.control.plan.model_ready import model_ready
 from modelyard.control.plan.rollout import Rollout, ready_replicas
 from modelyard.control.plan.runtimes import Refusal
 from modelyard.control.plan.views import ServiceView
@@ -35,7 +35,7 @@ def conditions(situation: Situation) -> tuple[Condition, ...]:
     return (
         _ready(situation),
         _available(situation),
-        _model_ready(situation),
+        model_ready(situation.refusal, situation.model),
         _progressing(situation),
         _routes_ready(situation),
         *(enforced(target.unit.resources, situation.view.capabilities) if target else ()),
@@ -119,25 +119,6 @@ def _available(situation: Situation) -> Condition:
     if situation.view.service.spec.replicas == 0:
         return Condition(type="Available", status=Status.FALSE, reason=Reason.SCALED_TO_ZERO, message="no replicas")
     return Condition(type="Available", status=Status.FALSE, reason=Reason.STARTING, message="no replica can answer")
-
-
-def _model_ready(situation: Situation) -> Condition:
-    """Also tells that reading a model again failed, while its old content keeps being served."""
-    refusal = situation.refusal
-    if refusal is None:
-        own = next(
-            (c for c in (situation.model and situation.model.status.conditions) or () if c.type == "Ready"), None
-        )
-        if own is not None and own.status == "False" and own.reason in Reason.__members__.values():
-            return Condition(type="ModelReady", status=Status.FALSE, reason=Reason(own.reason), message=own.message)
-        return Condition(type="ModelReady", status=Status.TRUE, reason=Reason.PREPARED)
-    known = Status.UNKNOWN if refusal.reason is Reason.MODEL_NOT_READY else Status.FALSE
-    return Condition(type="ModelReady", status=known, reason=refusal.reason, message=refusal.message)
-
-
-def _own_condition(model: Model | None) -> fields.Condition | None:
-    conditions_of_model = (model.status.conditions if model else None) or ()
-    return next((condition for condition in conditions_of_model if condition.type == "Ready"), None)
 
 
 def _progressing(situation: Situation) -> Condition:

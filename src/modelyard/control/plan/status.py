@@ -10,7 +10,7 @@ from modelyard.base.clock import timestamp
 from modelyard.base.conditions import Condition, Reason, StampedCondition, Status, stamp
 from modelyard.control.plan.views import Event
 
-_TOLD = frozenset({"Ready", "Complete", "Enforced"})
+_TOLD = frozenset({"Ready", "Complete", "Enforced", "RecordsExpired", "Cleaned"})
 """Conditions that make events; the others follow from these or are steps on the way."""
 _UNDER_WAY = frozenset(
     {
@@ -21,8 +21,13 @@ _UNDER_WAY = frozenset(
         Reason.MODEL_NOT_READY,
         Reason.RUNNING,
         Reason.SUSPENDED,
+        Reason.SCALED_TO_ZERO,
+        Reason.PARTITIONS_WAITING,
+        Reason.CLEANING,
     }
 )
+_BAD = frozenset({"RecordsExpired"})
+"""Conditions that are bad news when they are True."""
 
 
 def conditions(
@@ -38,7 +43,7 @@ def events(found: tuple[Condition, ...], previous: fields.Conditions | None) -> 
     before = {each.type: (str(each.status), each.reason) for each in previous or ()}
     return tuple(
         Event(
-            type="Normal" if condition.status is Status.TRUE or condition.reason in _UNDER_WAY else "Warning",
+            type="Normal" if _is_well(condition) else "Warning",
             reason=condition.reason,
             message=condition.message or f"{condition.type} is {condition.status}",
         )
@@ -47,6 +52,10 @@ def events(found: tuple[Condition, ...], previous: fields.Conditions | None) -> 
         and condition.status is not Status.UNKNOWN
         and before.get(condition.type) != (str(condition.status), str(condition.reason))
     )
+
+
+def _is_well(condition: Condition) -> bool:
+    return condition.reason in _UNDER_WAY or (condition.status is Status.TRUE and condition.type not in _BAD)
 
 
 def status(body: dict[str, Any], found: Iterable[dict[str, Any]], generation: int) -> dict[str, Any]:

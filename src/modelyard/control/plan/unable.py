@@ -44,7 +44,9 @@ def leave_alone(
     others = [each for each in conditions if each.get("type") != found.type]
     return Outcome(
         desired=Desired(
-            units=tuple(DesiredUnit(unit=each.unit, replicas=each.replicas) for each in observed.units),
+            units=tuple(
+                DesiredUnit(unit=each.unit, replicas=each.replicas, begun=each.begun) for each in observed.units
+            ),
             routes=(route.acknowledged,) if route.acknowledged else (),
             kept=tuple(each.name for each in observed.tasks),
         ),

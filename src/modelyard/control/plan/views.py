@@ -7,9 +7,11 @@ from modelyard.api.job import ModelJob
 from modelyard.api.model import Model, ModelSpec
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
+from modelyard.api.stream import ModelStream
 from modelyard.control.ir.desired import Desired
 from modelyard.control.ir.observed import Capabilities, Observed, ObservedRoute
 from modelyard.control.ir.revision import JobRevision, Revision
+from modelyard.control.ir.values import Key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +59,35 @@ class JobView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StreamView:
+    """A ModelStream and everything that decisions about it depend on.
+
+    models: of its namespace that it names or owns. revisions: its own, in any order.
+    """
+
+    stream: ModelStream
+    models: tuple[Model, ...] = ()
+    runtimes: tuple[Runtime, ...] = ()
+    revisions: tuple[Revision, ...] = ()
+    observed: Observed = Observed()
+    capabilities: Capabilities = Capabilities()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GoingStreamView:
+    """A ModelStream that is being deleted.
+
+    stored: as the API server holds it; stream: the same, None where it cannot be read.
+    """
+
+    key: Key
+    stored: dict[str, Any]
+    stream: ModelStream | None = None
+    revisions: tuple[Revision, ...] = ()
+    observed: Observed = Observed()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
     """Something that happened to an object, for `kubectl describe`. type: Normal or Warning."""
 
@@ -67,7 +98,7 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OwnedModel:
-    """A Model to create for a service or job with an inline artifact."""
+    """A Model to create for a service, job or stream with an inline artifact."""
 
     name: str
     spec: ModelSpec
@@ -88,6 +119,8 @@ class Outcome:
 
     models: owned Models to create if absent; obsolete_models: names of owned Models to delete. made: a Model to create
     from what a job left. expired: the object itself has had its time and is deleted.
+    held: True: our finalizer must be on the object before anything is made for it; False: it is taken off, and the
+    object goes. numbers_only: the status differs from the stored one in nothing else, so writing it may wait.
     wake_at: seconds since 1970 at which to look again even if nothing happens.
     """
 
@@ -98,4 +131,6 @@ class Outcome:
     obsolete_models: tuple[str, ...] = ()
     made: MadeModel | None = None
     expired: bool = False
+    held: bool | None = None
+    numbers_only: bool = False
     wake_at: float | None = None

@@ -9,6 +9,12 @@ from modelyard.control.ir import names
 from modelyard.control.ir.revision import JobRevision, Recorded, Revision
 
 Object = dict[str, Any]
+_LABELS = {
+    "ModelService": names.LABEL_SERVICE,
+    "ModelJob": names.LABEL_JOB,
+    "ModelStream": names.LABEL_STREAM,
+}
+"""By the kind of the owner."""
 
 
 def owner_reference(owner: Object) -> Object:
@@ -33,7 +39,7 @@ def controller_revision(revision: Recorded, owner: Object) -> Object:
             "namespace": revision.owner.namespace,
             "labels": {
                 names.LABEL_MANAGED_BY: names.MANAGER,
-                names.LABEL_JOB if isinstance(revision, JobRevision) else names.LABEL_SERVICE: revision.owner.name,
+                _LABELS[revision.owner.kind]: revision.owner.name,
                 names.LABEL_INPUTS: revision.inputs_hash,
             },
             "ownerReferences": [owner_reference(owner)],
@@ -60,14 +66,13 @@ def revision(stored: Object) -> Recorded:
 
 def owned(kind: str, api_version: str, name: str, spec: Object, owner: Object) -> Object:
     """A child object of ours."""
-    label = names.LABEL_JOB if owner["kind"] == "ModelJob" else names.LABEL_SERVICE
     return {
         "apiVersion": api_version,
         "kind": kind,
         "metadata": {
             "name": name,
             "namespace": owner["metadata"]["namespace"],
-            "labels": {names.LABEL_MANAGED_BY: names.MANAGER, label: owner["metadata"]["name"]},
+            "labels": {names.LABEL_MANAGED_BY: names.MANAGER, _LABELS[owner["kind"]]: owner["metadata"]["name"]},
             "ownerReferences": [owner_reference(owner)],
         },
         "spec": spec,

@@ -11,6 +11,7 @@ import pyarrow as pa
 from modelyard.runtime.jobs import formats, inputs, shards
 from modelyard.runtime.jobs.shards import RunRecord, Segment, Source
 from modelyard.runtime.scoring.mapping import Mapping
+from modelyard.runtime.scoring.parts import Part
 from modelyard.runtime.scoring.records import Wanted
 from modelyard.storage.file import StoredFile
 from modelyard.storage.stores import Entry, Store
@@ -39,7 +40,8 @@ async def plan(task: Task, number: int) -> RunRecord:
     work, first = task.work, task.sources[0]
     schema = await asyncio.to_thread(formats.schema, task.format, open_source(task.store, first), first.key)
     mapping = Mapping.resolve(schema, work.model.inputs, work.input.columns, work.output.keep)
-    mapping.output_schema(work.model.outputs)
+    output_format = inputs.output_format(work, task.format)
+    Part(output_format, mapping.output_schema(work.model.outputs), {})  # refuses types that it does not have
     segments = await asyncio.to_thread(_survey, task)
     width = await asyncio.to_thread(_width, task, schema, mapping, segments)
     return RunRecord(
@@ -47,7 +49,7 @@ async def plan(task: Task, number: int) -> RunRecord:
         identity=task.identity,
         number=number,
         mode=work.output.mode,
-        format=inputs.output_format(work, task.format),
+        format=output_format,
         input_format=task.format,
         schema=base64.b64encode(schema.serialize().to_pybytes()).decode(),
         sources=task.sources,

@@ -13,6 +13,7 @@ from modelyard.runtime.jobs import layout, shards
 from modelyard.runtime.jobs.layout import Commit, Seen
 from modelyard.runtime.jobs.machine import Draft, winner
 from modelyard.runtime.jobs.shards import RunRecord
+from modelyard.storage.commit import Item, commit
 from modelyard.storage.errors import StoreRefused
 from modelyard.storage.stores import Store
 
@@ -115,17 +116,16 @@ class Output:
         """Make the result visible, unless another attempt was faster. -> the commit of the shard, whoever won."""
         number, shard = record.number, result.shard
         own = Commit(result.rows, result.errors, result.attempt)
-        kept = [layout.draft(number, shard, result.attempt)]
-        if result.errors_file:
-            kept.append(layout.errors(number, shard, result.attempt))
-            await self._store.put(kept[-1], result.errors_file)
         sha256 = hashlib.sha256(result.part).hexdigest()
         draft = Draft(attempt=result.attempt, rows=result.rows, errors=result.errors, sha256=sha256)
-        await self._store.put(kept[0], msgspec.json.encode(draft))
-        won = await self._create(layout.part(number, shard, record.format), result.part, number)
-        found = own if won else await self._winner(record, shard)
-        if found != own:
-            await self._store.delete(kept)
+        errors = {layout.errors(number, shard, result.attempt): result.errors_file} if result.errors_file else {}
+        item = Item(
+            key=layout.part(number, shard, record.format),
+            body=result.part,
+            staging=layout.staging(number),
+            beside={**errors, layout.draft(number, shard, result.attempt): msgspec.json.encode(draft)},
+        )
+        found = await commit(self._store, item, own, lambda: self._winner(record, shard))
         await self._note(number, shard, found)
         return found
 

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from modelyard.runtime.jobs import begin, inputs, lane, layout, machine
 from modelyard.runtime.jobs.layout import RunSeen, Seen
@@ -20,6 +20,7 @@ from modelyard.runtime.jobs.shards import RunRecord
 from modelyard.runtime.scoring.mapping import Mapping
 from modelyard.runtime.scoring.refused import Refused
 from modelyard.runtime.scoring.scored_model import ScoredModel
+from modelyard.runtime.scoring.stopping import telling, unless
 from modelyard.storage import credentials
 from modelyard.storage.stores import Store
 from modelyard.wire.work import Place, ScoreWork
@@ -73,19 +74,6 @@ async def score(work: ScoreWork, place: Place, progress: Progress, stop: asyncio
             return partial(lane.work_on, bench, Reader(source, record, mapping, work.batch_rows))
 
         return await runner.run(act, stop)
-
-
-async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> tuple[bool, T | None]:
-    """(False, what the work returns), or (True, None) when it was stopped before its end."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            working, stopping = group.create_task(work), group.create_task(stop.wait())
-            await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-            stopped = not working.done()
-            (working if stopped else stopping).cancel()
-    except BaseExceptionGroup as errors:
-        raise _telling(errors) from errors
-    return stopped, None if stopped else working.result()
 
 
 async def _open(work: ScoreWork, source: Store, output: Output, progress: Progress) -> RunRecord | None:
@@ -161,7 +149,7 @@ class Runner:
                 await asyncio.gather(*tasks, return_exceptions=True)
                 stopping.cancel()
         except BaseExceptionGroup as errors:
-            raise _telling(errors) from errors
+            raise telling(errors) from errors
         return self.closed
 
     async def next(self) -> Step:
@@ -266,15 +254,3 @@ class _Lane:
 
     def _commit(self) -> None:
         self._committing = True
-
-
-def _telling(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What ends the job for good comes before what may heal."""
-    flat = [each for error in group.exceptions for each in _leaves(error)]
-    return next((each for each in flat if isinstance(each, Refused)), flat[0])
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for each in error.exceptions for leaf in _leaves(each)]
-    return [error]

@@ -69,9 +69,12 @@ def _matrix(spec: TensorSpec, names: Sequence[str], arrays: Sequence[pa.Array]) 
         values.append(column)
         problems += [*_nulls(name, array), *more]
     # Some rows of all columns at a time stay in the processor's cache.
-    for start in range(0, len(found), _BLOCK_ROWS):
-        for number, column in enumerate(values):
-            found[start : start + _BLOCK_ROWS, number] = column[start : start + _BLOCK_ROWS]
+    with np.errstate(over="ignore"):  # asked for below
+        for start in range(0, len(found), _BLOCK_ROWS):
+            for number, column in enumerate(values):
+                found[start : start + _BLOCK_ROWS, number] = column[start : start + _BLOCK_ROWS]
+    for number, name in enumerate(names if found.dtype.kind == "f" and np.isinf(found).any() else ()):
+        problems += _too_large(spec, name, values[number], found[:, number])
     return found, problems
 
 
@@ -96,7 +99,24 @@ def _scalars(spec: TensorSpec, name: str, array: pa.Array, *, narrow: bool = Tru
                 message=lambda index: f"{name} is {values[index]}, which {spec.datatype} cannot hold",
             )
             return np.where(bad, 0, values).astype(wanted), [told]
-    return values.astype(wanted, copy=False) if narrow else values, []
+    if not narrow:
+        return values, []
+    with np.errstate(over="ignore"):
+        narrowed = values.astype(wanted, copy=False)
+    return narrowed, _too_large(spec, name, values, narrowed)
+
+
+def _too_large(spec: TensorSpec, name: str, values: Array, narrowed: Array) -> list[Problem]:
+    """Finite numbers that became infinite in a shorter type."""
+    if narrowed.dtype.kind != "f" or narrowed.dtype == values.dtype:
+        return []
+    bad = np.isinf(narrowed)
+    if values.dtype.kind == "f" and bad.any():
+        bad &= np.isfinite(values)
+    if not bad.any():
+        return []
+    message = lambda index: f"{name} is {values[index]}, which {spec.datatype} cannot hold"  # noqa: E731
+    return [Problem(rows=bad, code="OutOfRange", message=message)]
 
 
 def _nulls(name: str, array: pa.Array) -> list[Problem]:
@@ -106,15 +126,55 @@ def _nulls(name: str, array: pa.Array) -> list[Problem]:
     return [Problem(rows=rows, code="NullValue", message=lambda _index: f"{name} is null")]
 
 
+def sizes(spec: TensorSpec, array: pa.Array) -> Sequence[Any] | None:
+    """What tells rows of other sizes apart: a mark for each row; None if all have the same, or are no lists."""
+    if pa.types.is_binary(array.type) and spec.datatype != "BYTES":
+        found = [_image_size(each) for each in array.to_pylist()]
+        return found if len(set(found)) > 1 else None
+    if not _is_nested(array.type) or not len(array):
+        return None
+    inner, uniform = array, True
+    while _is_nested(inner.type) and uniform:
+        lengths = _lengths(inner)
+        uniform = not inner.null_count and bool((lengths == lengths[:1]).all())
+        if uniform:
+            inner = _flat(inner, int(lengths[0]) if len(lengths) else 0)
+    if uniform:
+        return None
+    if not _is_nested(array.type.value_type):
+        return [-1 if each is None else each for each in pc.list_value_length(array).to_pylist()]
+    return [_shape(each) for each in array.to_pylist()]
+
+
+def _image_size(data: bytes | None) -> tuple[int, int] | None:
+    """By its head; None for what is no image."""
+    try:
+        with Image.open(io.BytesIO(data or b"")) as image:
+            return int(image.size[0]), int(image.size[1])
+    except Exception:  # Pillow raises whatever the file makes it raise; without Pillow the next one says so
+        return None
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """By the first element of each level; who looks at all of them is `_row`."""
+    found: list[int] = []
+    while isinstance(value, list):
+        found.append(len(value))
+        value = value[0] if value else None
+    return tuple(found)
+
+
 def _lists(spec: TensorSpec, name: str, array: pa.Array) -> tuple[Array, list[Problem]]:
     """A column of lists as a tensor: all rows must have the sizes of the signature, or those of the first one."""
     values, shape = array, []
     for size in spec.shape[1:]:
         if not _is_nested(values.type):
             break
+        if values.null_count:
+            return _lists_one_by_one(spec, name, array)
         lengths = _lengths(values)
         width = size if size > 0 else int(lengths[0]) if len(lengths) else 0
-        if values.null_count or (lengths != width).any():
+        if (lengths != width).any():
             return _lists_one_by_one(spec, name, array)
         shape.append(width)
         values = _flat(values, width)
@@ -182,15 +242,17 @@ def _pixels(spec: TensorSpec, array: pa.Array) -> tuple[Array, list[Problem]]:
     first = shape[0] in (1, 3) and shape[2] not in (1, 3)
     channels = shape[0] if first else shape[2]
     height, width = shape[1:] if first else shape[:2]
+    decoded = [_decoded(data, "L" if channels == 1 else "RGB") for data in array.to_pylist()]
+    some = next((pixels.shape for pixels, _ in decoded if pixels is not None), (1, 1))
+    wanted = (some[0] if height < 0 else height, some[1] if width < 0 else width)
     rows: list[Array] = []
     told: dict[int, str] = {}
-    for index, data in enumerate(array.to_pylist()):
-        pixels, problem = _decoded(data, "L" if channels == 1 else "RGB")
-        if pixels is not None and (height not in (-1, pixels.shape[0]) or width not in (-1, pixels.shape[1])):
-            problem = f"the image has {pixels.shape[0]} x {pixels.shape[1]} pixels, expected {height} x {width}"
+    for index, (pixels, problem) in enumerate(decoded):
+        if pixels is not None and pixels.shape[:2] != wanted:
+            problem = f"the image has {pixels.shape[0]} x {pixels.shape[1]} pixels, expected {wanted[0]} x {wanted[1]}"
         if problem or pixels is None:
             told[index] = problem
-            pixels = np.zeros((max(height, 1), max(width, 1), channels), np.uint8)
+            pixels = np.zeros((*wanted, channels), np.uint8)
         rows.append(pixels.transpose(2, 0, 1) if first else pixels)
     bad = np.array([index in told for index in range(len(array))], bool)
     found = (
@@ -243,7 +305,7 @@ def _is_nested(kind: pa.DataType) -> bool:
 def _lengths(array: pa.Array) -> NDArray[np.int64]:
     if pa.types.is_fixed_size_list(array.type):
         return np.full(len(array), array.type.list_size, np.int64)
-    found: NDArray[np.int64] = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+    found: NDArray[np.int64] = pc.fill_null(pc.list_value_length(array), -1).to_numpy().astype(np.int64)
     return found
 
 

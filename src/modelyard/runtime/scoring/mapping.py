@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from modelyard.runtime.scoring import columns as column_values
 from modelyard.runtime.scoring.columns import Problem
 from modelyard.runtime.scoring.records import Batch, RowError
 from modelyard.runtime.scoring.refused import Refused
+from modelyard.runtime.scoring.values import has_values, json_values
 from modelyard.wire.work import TensorSpec
 
 _SHOWN = 12
@@ -43,18 +45,31 @@ class Feed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mapping:
-    """Resolved once for a run. keep: columns that go to the output as they are."""
+    """Resolved once for a run. keep: columns that go to the output as they are. binary: outputs of BYTES are not made
+    text."""
 
     schema: pa.Schema
     feeds: tuple[Feed, ...]
     keep: tuple[str, ...]
+    binary: bool = False
 
     @classmethod
     def resolve(
         cls, schema: pa.Schema, inputs: Sequence[TensorSpec], columns: Sequence[str], keep: Sequence[str]
     ) -> "Mapping":
         """Raises Refused (SchemaMismatch) with everything that does not fit."""
+        used = dict.fromkeys([*columns, *keep, *(spec.name for spec in inputs)])
+        twice = [name for name in used if schema.names.count(name) > 1]
+        if twice:
+            raise Refused(
+                Reason.SCHEMA_MISMATCH, f"there are several columns {', '.join(twice[:_SHOWN])}; give each its own name"
+            )
         problems = [_absent(name, schema, "output.keep") for name in keep if name not in schema.names]
+        problems += [
+            f"output.keep: column {name} is {schema.field(name).type}, which cannot be kept"
+            for name in keep
+            if name in schema.names and pa.types.is_union(schema.field(name).type)
+        ]
         problems += [_absent(name, schema, "input.columns") for name in columns if name not in schema.names]
         feeds = []
         for spec in inputs:
@@ -94,22 +109,40 @@ class Mapping:
         left = Batch(table=batch.table.filter(pa.array(good)), rows=batch.rows[good], errors=(*batch.errors, *errors))
         return {name: array[good] for name, array in found.items()}, left
 
+    def alike(self, batch: Batch) -> tuple[Batch, ...]:
+        """Parts whose rows can be put side by side: where the signature leaves a size open, rows may differ in it.
+
+        One part is the batch itself; of several none has its errors.
+        """
+        marks = [
+            column_values.sizes(feed.spec, batch.table.column(feed.columns[0]).combine_chunks())
+            for feed in self.feeds
+            if len(feed.columns) == 1 and -1 in feed.spec.shape[1:] and batch.table.num_rows > 1
+        ]
+        marks = [each for each in marks if each is not None]
+        if not marks:
+            return (batch,)
+        found: dict[Any, list[int]] = {}
+        for place, mark in enumerate(zip(*marks, strict=True)):
+            found.setdefault(mark, []).append(place)
+        if len(found) == 1:
+            return (batch,)
+        return tuple(
+            Batch(table=batch.table.take(pa.array(places)), rows=batch.rows[places]) for places in found.values()
+        )
+
     def error(self, batch: Batch, index: int, code: str, message: str) -> RowError:
         """An error of a row of the batch, with its kept columns."""
-        key = {name: batch.table.column(name)[index].as_py() for name in self.keep}
+        key = {name: _told(batch.table.column(name).slice(index, 1)) for name in self.keep}
         return RowError(row=int(batch.rows[index]), code=code, message=message, key=key)
 
     def output_schema(self, outputs: Sequence[TensorSpec]) -> pa.Schema:
         """Kept columns, then outputs. An output that is called as a kept column gets `_1` added, `_2` and so on."""
         fields = [self.schema.field(name) for name in self.keep]
-        taken = set(self.keep)
-        for spec in outputs:
-            name, count = spec.name, 0
-            while name in taken:
-                count += 1
-                name = f"{spec.name}_{count}"
-            taken.add(name)
-            fields.append(pa.field(name, _output_type(spec)))
+        names = unclashed(self.keep, [spec.name for spec in outputs])
+        for name, spec in zip(names, outputs, strict=True):
+            kind = pa.binary() if self.binary and spec.datatype == "BYTES" else _ARROW[spec.datatype]
+            fields.append(pa.field(name, _nested_type(kind, spec)))
         return pa.schema(fields)
 
     def output_table(self, batch: Batch, outputs: Sequence[TensorSpec], found: dict[str, Array]) -> pa.Table:
@@ -121,6 +154,25 @@ class Mapping:
             for number, spec in enumerate(outputs)
         ]
         return pa.table([*kept, *given], schema=schema)
+
+
+def _told(value: pa.ChunkedArray) -> Any:
+    """A value for people to find the row by."""
+    return json_values(value)[0] if has_values(value.type) else f"({value.type})"
+
+
+def unclashed(taken: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The names, with `_1` added to one that is taken already, `_2` and so on."""
+    used = set(taken)
+    found = []
+    for wanted in names:
+        name, count = wanted, 0
+        while name in used:
+            count += 1
+            name = f"{wanted}_{count}"
+        used.add(name)
+        found.append(name)
+    return found
 
 
 def _feed(
@@ -135,7 +187,12 @@ def _feed(
     if len(inputs) == 1 and len(columns) == 1 and columns[0] in schema.names:
         return Feed(spec=spec, columns=(columns[0],))
     rest = tuple(name for name in schema.names if name not in keep)
-    if matrix and not columns and len(rest) == spec.shape[1] and all(_is_number(schema.field(n).type) for n in rest):
+    if (
+        matrix
+        and not columns
+        and len(set(rest)) == len(rest) == spec.shape[1]
+        and all(_is_number(schema.field(n).type) for n in rest)
+    ):
         return Feed(spec=spec, columns=rest)
     if {"image"} == set(rest) - {"path"} and len(inputs) == 1:
         return Feed(spec=spec, columns=("image",))
@@ -202,8 +259,7 @@ def _is_list(schema: pa.Schema, name: str) -> bool:
     return name in schema.names and _nested(schema.field(name).type)
 
 
-def _output_type(spec: TensorSpec) -> pa.DataType:
-    kind = _ARROW[spec.datatype]
+def _nested_type(kind: pa.DataType, spec: TensorSpec) -> pa.DataType:
     for size in reversed(spec.shape[1:]):
         if size == 1 and len(spec.shape) == 2:
             continue

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -11,14 +12,18 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from modelyard.base.conditions import Reason
 from modelyard.runtime.scoring.records import RowError
+from modelyard.runtime.scoring.refused import Refused
+from modelyard.runtime.scoring.values import json_values
 
 _GROUP_ROWS = 128 * 1024
 _GROUP_BYTES = 32 * 2**20
 
 
 class Part:
-    """Rows of one schema in one format. metadata: kept by parquet and arrow."""
+    """Rows of one schema in one format. metadata: kept by parquet and arrow. Raises Refused for types that the format
+    does not have."""
 
     def __init__(self, format_name: str, schema: pa.Schema, metadata: Mapping[str, str]) -> None:
         self.rows = 0
@@ -29,28 +34,29 @@ class Part:
         self._waiting: list[pa.Table] = []
         self._waiting_rows = 0
         described = schema.with_metadata(dict(metadata))
-        if format_name == "parquet":
-            self._writer = _parquet(self._sink, described)
-        elif format_name == "arrow":
-            self._writer = pa.ipc.new_file(self._sink, described)
-        elif format_name == "csv":
-            self._writer = pacsv.CSVWriter(self._sink, _flat_schema(schema))
+        with self._writable():
+            if format_name == "parquet":
+                self._writer = _parquet(self._sink, described)
+            elif format_name == "arrow":
+                self._writer = pa.ipc.new_file(self._sink, described)
+            elif format_name == "csv":
+                self._writer = pacsv.CSVWriter(self._sink, _flat_schema(schema))
 
     def write(self, table: pa.Table) -> None:
-        """Add rows."""
+        """Add rows. Raises Refused, too, for values that the format does not have."""
         self.rows += table.num_rows
         if not table.num_rows:
             return
-        if self._format == "jsonl":
-            lines = (json.dumps(row, default=_jsonable, ensure_ascii=False) for row in table.to_pylist())
-            self._sink.write("".join(f"{line}\n" for line in lines).encode())
-        elif self._format == "csv":
-            self._writer.write_table(_flat(table))
-        else:
-            self._waiting.append(table)
-            self._waiting_rows += table.num_rows
-            if self._waiting_rows >= _GROUP_ROWS or sum(each.nbytes for each in self._waiting) >= _GROUP_BYTES:
-                self._flush()
+        with self._writable():
+            if self._format == "jsonl":
+                self._sink.write(_lines(table))
+            elif self._format == "csv":
+                self._writer.write_table(_flat(table))
+            else:
+                self._waiting.append(table)
+                self._waiting_rows += table.num_rows
+                if self._waiting_rows >= _GROUP_ROWS or sum(each.nbytes for each in self._waiting) >= _GROUP_BYTES:
+                    self._flush()
 
     @property
     def size_bytes(self) -> int:
@@ -61,8 +67,9 @@ class Part:
         """The whole file."""
         if self._format == "jsonl":
             return bytes(self._sink.getvalue())
-        self._flush()
-        self._writer.close()
+        with self._writable():
+            self._flush()
+            self._writer.close()
         return bytes(self._sink.getvalue())
 
     def _flush(self) -> None:
@@ -71,6 +78,28 @@ class Part:
             table = pa.concat_tables(self._waiting).combine_chunks()
             self._writer.write_table(table, self._waiting_rows)
             self._waiting, self._waiting_rows = [], 0
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        """What Arrow's writers raise is about kept columns: outputs have types that all formats have."""
+        try:
+            yield
+        except (pa.ArrowException, ValueError, OverflowError, RecursionError) as error:
+            types = ", ".join(f"{each.name} {each.type}" for each in self._schema)
+            said = " ".join(str(error).split("\n", 1)[0].split())[:300]
+            raise Refused(
+                Reason.SCHEMA_MISMATCH,
+                f"the columns ({types[:500]}) cannot be written as {self._format}: {said}; keep other columns, or "
+                "write another format",
+            ) from error
+
+
+def _lines(table: pa.Table) -> bytes:
+    """JSON lines; what JSON has no number for is null."""
+    names = table.column_names
+    rows = zip(*(json_values(each) for each in table.columns), strict=True)
+    found = (json.dumps(dict(zip(names, row, strict=True)), default=_jsonable, ensure_ascii=False) for row in rows)
+    return "".join(f"{line}\n" for line in found).encode()
 
 
 def _parquet(sink: Any, schema: pa.Schema) -> pq.ParquetWriter:
@@ -97,13 +126,19 @@ def _jsonable(value: object) -> object:
 
 
 def _flat_schema(schema: pa.Schema) -> pa.Schema:
-    """CSV has no lists: they are written as JSON."""
-    return pa.schema([(field.name, pa.string() if pa.types.is_nested(field.type) else field.type) for field in schema])
+    """CSV has no lists, which are written as JSON, and no bytes, which are written as text."""
+    return pa.schema([(field.name, pa.string() if _is_odd(field.type) else field.type) for field in schema])
+
+
+def _is_odd(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _flat(table: pa.Table) -> pa.Table:
     for index, field in enumerate(table.schema):
-        if pa.types.is_nested(field.type):
-            texts = [json.dumps(each, default=_jsonable) for each in table.column(index).to_pylist()]
-            table = table.set_column(index, field.name, pa.array(texts, pa.string()))
+        if _is_odd(field.type):
+            values = json_values(table.column(index))
+            if pa.types.is_nested(field.type):
+                values = [json.dumps(each, default=_jsonable) for each in values]
+            table = table.set_column(index, field.name, pa.array(values, pa.string()))
     return table

@@ -50,6 +50,12 @@ class Scorer:
 
     async def score(self, batch: Batch) -> Scored:
         """Every row of the batch is scored or an error. Raises RetryLater where the model cannot be asked at all."""
+        parts = self._mapping.alike(batch)
+        if len(parts) == 1:
+            return await self._score(batch)
+        return _merged([(each, await self._score(each)) for each in parts], batch.errors)
+
+    async def _score(self, batch: Batch) -> Scored:
         inputs, good = self._mapping.tensors(batch)
         answers: list[dict[str, Array]] = []
         bad: dict[int, tuple[str, str]] = {}
@@ -147,8 +153,20 @@ class Scorer:
         }
         try:
             return self._mapping.output_table(scored, self._outputs, outputs)
-        except ValueError as error:
+        except (ValueError, TypeError, AttributeError, pa.ArrowException) as error:
             raise _odd(str(error)) from error
+
+
+def _merged(parts: Sequence[tuple[Batch, Scored]], more: tuple[RowError, ...]) -> Scored:
+    """Parts of one batch, its rows in order again. more: errors of the batch that are in no part."""
+    rows = []
+    for batch, scored in parts:
+        bad = [each.row for each in scored.errors]
+        rows.append(batch.rows[~np.isin(batch.rows, bad)])
+    order = np.argsort(np.concatenate(rows), kind="stable")
+    table = pa.concat_tables([scored.table for _, scored in parts]).take(pa.array(order))
+    errors = [*more, *(each for _, scored in parts for each in scored.errors)]
+    return Scored(table=table, errors=tuple(sorted(errors, key=lambda each: each.row)))
 
 
 def _odd(what: str) -> UserError:

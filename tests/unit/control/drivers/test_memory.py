@@ -9,10 +9,23 @@ from modelyard.control.ir.actions import Run, Start
 from modelyard.control.ir.observed import MemberState, ObservedMember, ObservedReplica, ReplicaState
 from modelyard.control.ir.unit import SecretKey, Variable
 from modelyard.testing import driver_rig, driver_suite
-from modelyard.testing.driver_rig import MACHINE, task, unit
-from modelyard.wire.report import JobReport, PrepareReport, Report, ServeReport, failure
+from modelyard.testing.driver_rig import MACHINE, stream, task, unit
+from modelyard.wire.report import (
+    CleanReport,
+    Failure,
+    JobReport,
+    PrepareReport,
+    Report,
+    ServeReport,
+    StreamReport,
+    failure,
+)
+from modelyard.wire.work import WorkSpec
 
 FOUND = Report(prepare=PrepareReport(digest="sha256:" + "0" * 64, format="onnx"))
+
+
+CLEANED = Report(clean=CleanReport(done=True))
 
 
 class MemoryRig:
@@ -38,7 +51,10 @@ class MemoryRig:
         observed = self.driver.observe()
         for each in observed.units:
             for member in each.members:
-                self._act(member, levers(each.unit.variables))
+                says = levers(each.unit.variables)
+                self._act(member, says)
+                if each.unit.work.stream is not None:
+                    self._follow(each.unit.name, member.name, says)
         for running in observed.tasks:
             work = self.driver._tasks[running.name].task
             if work.restart:
@@ -53,6 +69,9 @@ class MemoryRig:
         else:
             self.driver.end(process.name, status=-9, how="was ended by SIGKILL")
 
+    def work(self, process: ObservedReplica) -> WorkSpec:
+        return self.driver.work(process.name)
+
     def look_again(self) -> None:
         self.driver.look_again()
 
@@ -61,6 +80,11 @@ class MemoryRig:
             self.driver.crash(member.name, message=f"ended with exit status {says['exit']}")
         elif member.state is ReplicaState.STARTING and "failure" in says:
             self.driver.crash(member.name, says["failure"], "the file ends after 12 bytes")
+        elif member.state is ReplicaState.STARTING and "away" in says:
+            told = Failure(reason=Reason.BROKER_UNREACHABLE, message="nobody listens there", retry=True)
+            self.driver.report(member.name, StreamReport(problem=told))
+        elif member.state is ReplicaState.STARTING and "waits" in says:
+            self.driver.report(member.name, StreamReport(connected=True))
         elif member.state is ReplicaState.STARTING and "hang" not in says:
             self.driver.make_ready(member.name)
         elif member.state is ReplicaState.DRAINING and "stubborn" not in says:
@@ -68,14 +92,26 @@ class MemoryRig:
             if self.clock.monotonic() - began >= float(says.get("drain", 0)):
                 self.driver.drained(member.name)
 
+    def _follow(self, unit: str, name: str, says: dict[str, str]) -> None:
+        """Act as a runner that is ready."""
+        member = next((each for each in driver_rig.members(self, unit) if each.name == name), None)
+        if member is None or member.state is not ReplicaState.READY:
+            return
+        late = self.clock.monotonic() - self._began.setdefault(member.pid, self.clock.monotonic()) >= 0.2
+        if late and "later" in says:
+            self.driver.report(name, failure(says["later"], "record 7 cannot be scored"))
+        elif late and "progress" in says:
+            self.driver.report(name, StreamReport(ready=True, connected=True, records=7))
+
     def _work(self, name: str) -> None:
-        says = levers(self.driver._tasks[name].task.variables)
+        task = self.driver._tasks[name].task
+        says = levers(task.variables)
         if "exit" in says:
             self.driver.finish(name, message=f"it ended with exit status {says['exit']} without a report")
         elif "failure" in says:
             self.driver.finish(name, failure(says["failure"], "the file ends after 12 bytes"))
         elif "hang" not in says:
-            self.driver.finish(name, FOUND)
+            self.driver.finish(name, CLEANED if task.work.clean else FOUND)
 
     def _join(self, member: ObservedMember, says: dict[str, str]) -> None:
         """Act as a member of a job, unless another one has just ended it."""
@@ -154,3 +190,23 @@ async def test_a_replica_that_was_ready_for_a_minute_is_forgiven(rig: MemoryRig)
     rig.driver.crash(first, Reason.CRASHED)
     rig.clock.advance(0.2)
     assert driver_rig.states(rig, iris.name) == [ReplicaState.STARTING]
+
+
+async def test_a_stream_reports_only_what_its_runners_could(rig: MemoryRig) -> None:
+    fraud, iris = stream(), unit()
+    await rig.driver.apply(Start(unit=fraud, replicas=1))
+    await rig.driver.apply(Start(unit=iris, replicas=1))
+    with pytest.raises(ValueError, match="replicas of streams report"):
+        rig.driver.report(f"{iris.name}-0", StreamReport())
+    with pytest.raises(ValueError, match="replicas of streams report"):
+        rig.driver.report(f"{fraud.name}-0", Report(serve=ServeReport(ready=True)))
+    rig.driver.report(f"{fraud.name}-0", StreamReport(connected=True))
+    assert driver_rig.states(rig, fraud.name) == [ReplicaState.STARTING]
+    rig.driver.make_ready(f"{fraud.name}-0")
+    assert driver_rig.told(rig, fraud.name) == (StreamReport(ready=True, connected=True),)
+    assert driver_rig.states(rig, fraud.name) == [ReplicaState.READY]
+    rig.driver.crash(f"{fraud.name}-0")
+    with pytest.raises(ValueError, match="is Pending, it must be"):
+        rig.driver.report(f"{fraud.name}-0", StreamReport())
+    with pytest.raises(ValueError, match="is Pending, it must be"):
+        rig.driver.work(f"{fraud.name}-0")

@@ -6,7 +6,7 @@ from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.drivers import rules
 from modelyard.control.ir.actions import Adjust, Resize, Run, Start
 from modelyard.control.ir.observed import Usage
-from modelyard.testing.driver_rig import IRIS, JOB, ROSE, crew, gang, task, unit
+from modelyard.testing.driver_rig import IRIS, JOB, ROSE, clean, crew, gang, stream, task, unit
 
 
 def test_pauses_double_up_to_a_minute() -> None:
@@ -69,10 +69,21 @@ def test_a_name_is_taken_by_one_content() -> None:
 
 def test_work_must_fit_the_action() -> None:
     serving, preparing = unit(), task()
-    with pytest.raises(UserError, match="must set serve"):
+    with pytest.raises(UserError, match="must set serve or stream"):
         rules.check_start(Start(unit=unit(work=preparing.work), replicas=1), None, stopping=False)
-    with pytest.raises(UserError, match="must set one of prepare, score, run"):
+    with pytest.raises(UserError, match="must set one of prepare, score, run, clean"):
         rules.check_run(Run(task=task(work=serving.work)))
+    rules.check_start(Start(unit=stream(), replicas=1), None, stopping=False)
+    with pytest.raises(UserError, match="must set one of prepare, score, run, clean"):
+        rules.check_run(Run(task=task(work=stream().work)))
+
+
+def test_what_has_begun_is_told_to_streams_alone() -> None:
+    work = rules.told(stream().work, (0, 3))
+    assert work.stream is not None
+    assert work.stream.begun == (0, 3)
+    assert rules.told(work, ()) == stream().work
+    assert rules.told(unit().work, (0, 3)) == unit().work
 
 
 def test_a_resize_is_checked() -> None:
@@ -96,10 +107,12 @@ def test_a_member_whose_job_advanced_starts_afresh() -> None:
 
 
 def test_a_run_is_checked() -> None:
-    for good in (task(), crew(), crew(parallelism=0), crew(restart=False, parallelism=1), gang()):
+    for good in (task(), clean(), crew(), crew(parallelism=0), crew(restart=False, parallelism=1), gang()):
         rules.check_run(Run(task=good))
     with pytest.raises(UserError, match="a prepare task runs once"):
         rules.check_run(Run(task=task(restart=True)))
+    with pytest.raises(UserError, match="a clean task runs once"):
+        rules.check_run(Run(task=clean(restart=True)))
     with pytest.raises(UserError, match="one member and is no gang"):
         rules.check_run(Run(task=task(parallelism=2)))
     with pytest.raises(UserError, match="gang needs work that sets run"):

@@ -1,14 +1,26 @@
 import msgspec
 import pytest
 
-from modelyard.control.ir.actions import Adjust, Forget, Run, Start, Stop
+from modelyard.control.ir.actions import Adjust, Forget, Resize, Run, Start, Stop
 from modelyard.control.ir.desired import Desired
 from modelyard.control.ir.observed import Observed, ObservedTask, ObservedUnit
 from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import DesiredUnit, Unit
 from modelyard.control.ir.values import Key
-from modelyard.control.plan.diff import diff
-from modelyard.wire.work import InputWork, ModelWork, OutputWork, PrepareWork, RunWork, ScoreWork, ServeWork, WorkSpec
+from modelyard.control.plan.diff import diff, endpoints
+from modelyard.wire.work import (
+    InputWork,
+    ModelWork,
+    OutputWork,
+    PrepareWork,
+    RunWork,
+    ScoreWork,
+    ServeWork,
+    SinkWork,
+    SourceWork,
+    StreamWork,
+    WorkSpec,
+)
 
 OWNER = Key(kind="ModelService", namespace="default", name="iris")
 
@@ -43,6 +55,18 @@ def test_what_is_as_wanted_needs_no_action() -> None:
     unit = _unit("sha256:new")
     observed = Observed(units=(ObservedUnit(unit=unit, replicas=2),))
     assert diff(Desired(units=(DesiredUnit(unit=unit, replicas=2),)), observed) == ()
+
+
+def test_a_stream_is_told_what_has_begun_and_answers_no_requests() -> None:
+    source, sink = SourceWork(uri="nats://local", stream="in", subjects=("in",)), SinkWork(uri="out")
+    work = StreamWork(name="default.iris", revision="iris-stream-00001", model=MODEL, source=source, sink=sink)
+    unit = Unit(name="iris-stream-00001.default", owner=OWNER, revision=work.revision, work=WorkSpec(stream=work))
+    desired = Desired(units=(DesiredUnit(unit=unit, replicas=2, begun=(0, 1)),))
+    assert diff(desired, Observed()) == (Start(unit=unit, replicas=2, begun=(0, 1)),)
+    observed = Observed(units=(ObservedUnit(unit=unit, replicas=2, begun=(0,)),))
+    assert diff(desired, observed) == (Resize(unit=unit.name, owner=OWNER, replicas=2, begun=(0, 1)),)
+    assert diff(desired, Observed(units=(ObservedUnit(unit=unit, replicas=2, begun=(0, 1)),))) == ()
+    assert endpoints(observed) == ()
 
 
 def test_a_task_is_run_adjusted_and_forgotten() -> None:

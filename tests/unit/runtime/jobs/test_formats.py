@@ -241,3 +241,44 @@ def test_a_part_tells_how_large_it_has_become(format_name: str) -> None:
     part = Part(format_name, table.schema, {})
     part.write(table)
     assert 2**20 < part.size_bytes <= len(part.finish())
+
+
+def test_lines_of_json_that_are_too_deep_or_no_text_are_errors_of_theirs() -> None:
+    good = b'{"id": 1, "x": 1, "name": "a"}\n'
+    deep = b'{"id": 1, "x": 1, "name": "a", "more": ' + b"[" * 5000 + b"]" * 5000 + b"}\n"
+    no_text = b'{"id": 1, "x": 1, "name": "\xff"}\n'
+    file = File(good + deep + no_text + good)
+    batches = everything("jsonl", file, formats.schema("jsonl", file, "f"), segment_bytes=1 << 20)
+    assert [int(row) for each in batches for row in each.rows] == [0, 3]
+    assert [(error.row, error.code) for each in batches for error in each.errors] == [
+        (1, "Unreadable"),
+        (2, "Unreadable"),
+    ]
+
+
+@pytest.mark.parametrize("format_name", ["parquet", "arrow"])
+def test_names_of_columns_that_are_no_text_are_refused(format_name: str) -> None:
+    body = written(format_name, pa.table({"oddname": [1]})).getvalue().replace(b"oddname", b"\xffddname")
+    with pytest.raises(Refused, match="f cannot be read"):
+        formats.schema(format_name, File(body), "f")
+
+
+def test_a_row_group_with_fewer_rows_than_its_footer_says_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = written("parquet", pa.table({"id": [1, 2]}))
+    # As pyarrow 26 does where the number of values in a column chunk is damaged: it ends, and says nothing.
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda _self, **_options: iter(()))
+    with pytest.raises(Refused, match="f, row group 0 lacks 2 rows"):
+        everything("parquet", file, pa.schema([("id", pa.int64())]))
+
+
+@pytest.mark.parametrize("format_name", ["parquet", "arrow"])
+def test_a_later_file_with_two_columns_of_a_name_is_refused(format_name: str) -> None:
+    sink = io.BytesIO()
+    table = pa.table([[1], [2]], names=["id", "id"])
+    if format_name == "parquet":
+        pq.write_table(table, sink)
+    else:
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(Refused, match="f: there are several columns id"):
+        everything(format_name, File(sink.getvalue()), pa.schema([("id", pa.int64())]))

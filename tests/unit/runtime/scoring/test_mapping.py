@@ -199,3 +199,71 @@ def test_without_pillow_images_say_what_to_install(monkeypatch: pytest.MonkeyPat
     with pytest.raises(Refused, match=r"pip install 'modelyard\[images\]'") as caught:
         mapping.tensors(numbered(table, 0))
     assert caught.value.reason == Reason.ENVIRONMENT_MISSING
+
+
+def test_columns_of_one_name_are_refused_where_they_are_used() -> None:
+    table = pa.table([[1.0], [2.0], [3.0]], names=["x", "z", "z"])
+    assert "there are several columns z" in refused(table, spec("x", "FP64"), keep=("z",))
+    assert "there are several columns z" in refused(table, spec("z", "FP64"))
+    assert "there are several columns z" in refused(table, spec("m", "FP64", 2), columns=("z", "z"))
+    two = pa.table([[1.0], [2.0]], names=["z", "z"])
+    assert "there is no column m" in refused(two, spec("m", "FP64", 2))
+    assert Mapping.resolve(table.schema, (spec("x", "FP64"),), (), ()).read_columns == ("x",)
+
+
+def test_unions_cannot_be_kept() -> None:
+    union = pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1])])
+    told = refused(pa.table({"x": [1.0], "k": union}), spec("x", "FP64"), keep=("k",))
+    assert told == "output.keep: column k is sparse_union<0: int64=0>, which cannot be kept"
+
+
+def test_numbers_that_a_shorter_type_cannot_hold_are_errors() -> None:
+    table = pa.table({"a": [1.0, 1e300, float("inf")], "b": pa.array([1, 2, 3], pa.int64())})
+    found, left = tensors(table, spec("a", "FP32"))
+    assert found["a"].tolist() == [1.0, float("inf")], "what is infinite already stays so"
+    assert [(each.row, each.code, each.message) for each in left.errors] == [
+        (101, "OutOfRange", "a is 1e+300, which FP32 cannot hold")
+    ]
+    found, left = tensors(table, spec("m", "FP32", 2), columns=("a", "b"))
+    assert [each.row for each in left.errors] == [101]
+    assert found["m"].tolist() == [[1.0, 1.0], [float("inf"), 3.0]]
+    big = pa.table({"a": pa.array([2**64 - 1, 1], pa.uint64())})
+    _, left = tensors(big, spec("a", "FP16"))
+    assert [each.code for each in left.errors] == ["OutOfRange"]
+
+
+def test_a_list_that_is_null_comes_first() -> None:
+    found, left = tensors(pa.table({"x": pa.array([None, [1.0, 2.0]])}), spec("x", "FP64", -1))
+    assert found["x"].tolist() == [[1.0, 2.0]]
+    assert [(each.row, each.code) for each in left.errors] == [(100, "NullValue")]
+
+
+def test_keys_of_errors_are_values_of_json_whatever_their_types_are() -> None:
+    columns = {
+        "day": pa.array([2**30], pa.date32()),
+        "at": pa.array([2**62], pa.timestamp("s")),
+        "zone": pa.array([0], pa.timestamp("s", "No/Where")),
+        "map": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
+    }
+    _, left = tensors(pa.table({"x": pa.nulls(1, pa.float64()), **columns}), spec("x", "FP64"), keep=tuple(columns))
+    assert left.errors[0].key == {
+        "day": "<value out of range: 1073741824>",
+        "at": "<value out of range: 4611686018427387904>",
+        "zone": "1970-01-01T00:00:00+00:00",
+        "map": "(map<string, int64>)",
+    }
+
+
+def test_images_of_several_sizes_are_put_side_by_side_with_their_like() -> None:
+    sizes = spec("image", "UINT8", -1, -1, 3)
+    table = pa.table({"image": [b"?", png(1, 2), png(3, 3), png(1, 2)[:-24], png(1, 2), None]})
+    mapping = Mapping.resolve(table.schema, (sizes,), (), ())
+    parts = [mapping.tensors(each) for each in mapping.alike(numbered(table, 0))]
+    assert [(found["image"].shape, left.rows.tolist()) for found, left in parts] == [
+        ((0, 1, 1, 3), []),
+        ((2, 1, 2, 3), [1, 4]),
+        ((1, 3, 3, 3), [2]),
+    ]
+    assert [each.row for _, left in parts for each in left.errors] == [0, 5, 3]
+    found, left = mapping.tensors(numbered(table, 0))
+    assert (found["image"].shape, left.rows.tolist()) == ((2, 1, 2, 3), [1, 4])

@@ -13,7 +13,7 @@ from engine_testing import virtual
 from modelyard.base.errors import UserError
 from modelyard.runtime.backends.port import WorkerDied
 from modelyard.runtime.scoring.mapping import Mapping
-from modelyard.runtime.scoring.records import Batch, numbered
+from modelyard.runtime.scoring.records import Batch, RowError, numbered
 from modelyard.runtime.scoring.scorer import Scored, Scorer
 from modelyard.wire.work import TensorSpec
 
@@ -116,3 +116,50 @@ async def test_a_batch_without_rows_asks_nobody() -> None:
         Batch(table=pa.table({"x": pa.array([], pa.int64())}), rows=np.array([], int))
     )
     assert (found.table.num_rows, model.calls) == (0, [])
+
+
+class Widths:
+    """y: how wide the rows are. Batches are of one width, as for any model."""
+
+    inputs, outputs = (TensorSpec(name="x", datatype="FP64", shape=(-1, -1)),), (Y,)
+
+    async def infer(self, inputs: Map[str, Any]) -> Map[str, Any]:
+        rows, width = inputs["x"].shape
+        return {"y": np.full(rows, width)}
+
+    async def close(self) -> None:
+        pass
+
+
+@given(st.lists(st.none() | st.integers(0, 3), max_size=20))
+def test_rows_of_several_sizes_are_all_scored_and_stay_in_order(widths: list[int | None]) -> None:
+    @virtual
+    async def scenario() -> None:
+        lists = pa.array([None if each is None else [0.0] * each for each in widths], pa.list_(pa.float64()))
+        table = pa.table({"x": lists, "id": pa.array(range(len(widths)), pa.int64())})
+        mapping = Mapping.resolve(table.schema, Widths.inputs, (), ("id",))
+        batch = Batch(
+            table=table,
+            rows=np.arange(100, 100 + len(widths)),
+            errors=(RowError(row=99, code="Unreadable", message="before"),),
+        )
+        found = await Scorer(Widths(), mapping, Widths.outputs, 7).score(batch)
+        good = [number for number, each in enumerate(widths) if each is not None]
+        assert found.table["id"].to_pylist() == good
+        assert found.table["y"].to_pylist() == [widths[number] for number in good]
+        assert [each.row for each in found.errors] == [
+            99,
+            *(100 + number for number, each in enumerate(widths) if each is None),
+        ]
+
+    scenario()
+
+
+@virtual
+async def test_answers_of_other_types_are_the_models_fault() -> None:
+    class Odd(Model):
+        async def infer(self, inputs: Map[str, Any]) -> Map[str, Any]:
+            return {"y": np.array(["a"] * len(inputs["x"]), object)}
+
+    with pytest.raises(UserError, match="does not give what its signature says"):
+        await score(Odd(), 5)

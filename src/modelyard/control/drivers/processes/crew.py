@@ -7,14 +7,12 @@ from modelyard.control.drivers import rules
 from modelyard.control.drivers.processes.attention import Attention
 from modelyard.control.drivers.processes.member import Member
 from modelyard.control.drivers.processes.party import Party
+from modelyard.control.drivers.processes.reports import LOOK_SECONDS
 from modelyard.control.drivers.processes.site import Site
 from modelyard.control.drivers.processes.task import TaskRun
 from modelyard.control.ir import names
 from modelyard.control.ir.task import Task
 from modelyard.wire.report import Report
-
-LOOK_SECONDS = 0.5
-"""Between looks at the reports of members that run."""
 
 
 class CrewRun(TaskRun):

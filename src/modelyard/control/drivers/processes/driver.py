@@ -163,7 +163,7 @@ class ProcessDriver:
                 unit = self._units.get(action.unit)
                 rules.check_resize(action, unit.unit if unit else None)
                 if unit:
-                    unit.resize(action.replicas)
+                    unit.resize(action.replicas, action.begun)
             case Stop():
                 self._stop(action)
             case Run():
@@ -185,7 +185,7 @@ class ProcessDriver:
             self._units[action.unit.name] = present
         elif not stopping:
             return
-        present.resize(action.replicas)
+        present.resize(action.replicas, action.begun)
 
     def _stop(self, action: Stop) -> None:
         unit = self._units.get(action.unit)

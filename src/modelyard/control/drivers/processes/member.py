@@ -127,11 +127,10 @@ class Member:
     async def live(self, *, attempt: int = 1, master: str = "", deadline_seconds: float = 0.0) -> End:
         """Run a process to its end. deadline_seconds: kill it after so many, 0: never. Raises CannotStart."""
         task, clock = self._task, self._site.clock
-        programs = self._site.programs
         order = Order(
             name=self.name,
             namespace=task.owner.namespace,
-            program=programs.prepare if task.work.prepare is not None else programs.job,
+            program=self._site.programs.of(task.work),
             work=task.work,
             variables=task.variables,
             credentials=task.credentials,

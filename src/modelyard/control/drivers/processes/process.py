@@ -25,7 +25,7 @@ from modelyard.base.conditions import Reason
 from modelyard.control.drivers.processes import strays
 from modelyard.control.drivers.processes.environment import environment
 from modelyard.control.drivers.processes.log import Log
-from modelyard.control.drivers.processes.site import Site
+from modelyard.control.drivers.processes.site import Site, asks_broker
 from modelyard.control.drivers.variables import CannotStart, files, values
 from modelyard.control.ir.unit import Credential, Variable
 from modelyard.wire import work as wire
@@ -63,7 +63,7 @@ def start(site: Site, order: Order, log: Log, ended: Callable[[], None]) -> "Pro
     Call it from the main thread: what is started dies with the thread that did it.
     """
     place = msgspec.structs.replace(
-        site.folders.place(order.name, socket=order.socket),
+        site.folders.place(order.name, socket=order.socket, broker=asks_broker(order.work)),
         secrets=str(site.folders.secrets(order.name)) if order.credentials else "",
         index=order.index,
         attempt=order.attempt,

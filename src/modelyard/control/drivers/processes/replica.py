@@ -7,6 +7,7 @@ from pathlib import Path
 
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import UserError
+from modelyard.control.drivers import rules
 from modelyard.control.drivers.ledger import SERVICE_PRIORITY, Ask
 from modelyard.control.drivers.machine import share
 from modelyard.control.drivers.outcome import known
@@ -19,7 +20,8 @@ from modelyard.control.drivers.rules import Backoff
 from modelyard.control.drivers.variables import CannotStart
 from modelyard.control.ir.observed import ObservedReplica, ReplicaState, Trouble, Usage
 from modelyard.control.ir.unit import Unit
-from modelyard.wire.report import Failure
+from modelyard.wire.report import Failure, Report
+from modelyard.wire.work import WorkSpec
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +34,21 @@ _REPORTED_SECONDS = 2.0
 
 
 class Replica:
-    """Runs in a task of its own, `run`. changed: called after every change of what `observed` tells."""
+    """Runs in a task of its own, `run`. changed: called after every change of what `observed` tells but the report.
 
-    def __init__(self, name: str, unit: Unit, site: Site, changed: Callable[[], None]) -> None:
+    work: what a process that starts now must do.
+    """
+
+    def __init__(
+        self, name: str, unit: Unit, site: Site, *, changed: Callable[[], None], work: Callable[[], WorkSpec]
+    ) -> None:
         self.name = name
         self.process: Process | None = None
         self._unit = unit
         self._site = site
         self._changed = changed
+        self._work = work
+        self._follows = unit.work.stream is not None
         self._attention = Attention()
         self._backoff = Backoff()
         self._refusals = Backoff()
@@ -49,6 +58,9 @@ class Replica:
         self._hurry = False
         self._came = False
         self._cause: tuple[str, str] | None = None
+        self._reports: ReportWatch | None = None
+        self._report: Report | None = None
+        self._news = False
         self._trouble: Trouble | None = None
         self._started_at = 0.0
         self._restarts = 0
@@ -76,14 +88,15 @@ class Replica:
 
     def observed(self) -> ObservedReplica:
         """What is known now."""
-        ready = self._state is ReplicaState.READY
+        listens = self._state is ReplicaState.READY and not self._follows  # to the gateway's requests
         return ObservedReplica(
             name=self.name,
             state=self._state,
-            address=f"unix:{self._site.folders.socket(self.name)}" if ready else "",
+            address=f"unix:{self._site.folders.socket(self.name)}" if listens else "",
             pid=self.process.pid if self.process else 0,
             started_at=self._started_at,
             restarts=self._restarts,
+            report=self._report if self._follows else None,
             trouble=self._trouble,
         )
 
@@ -108,6 +121,12 @@ class Replica:
             self._cause = (reason, message)
             self._attention.wake()
 
+    def look(self) -> bool:
+        """Look at its report; whether there is a new one since the last look."""
+        self._read()
+        news, self._news = self._news, False
+        return news
+
     async def run(self) -> None:
         """Until it left. A defect is told like any other trouble and does not end the driver."""
         try:
@@ -118,7 +137,6 @@ class Replica:
                 await self._attention.until(lambda: self._leaving or self._came, pause)
         finally:
             self._site.ledger.release(self.name)
-            self._site.folders.remove(self.name)
 
     async def _once(self) -> float:
         """One life, or a refused start; how many seconds to wait before the next one."""
@@ -131,6 +149,8 @@ class Replica:
             logger.exception("replica %s", self.name)
             self._troubled(Reason.INTERNAL_ERROR, f"a defect of Modelyard: {error!r}; the server's log has the details")
             pause = self._backoff.pause(None)
+        finally:
+            self._site.folders.remove(self.name)
         self._refusals = Backoff()
         return pause
 
@@ -144,14 +164,15 @@ class Replica:
         order = Order(
             name=self.name,
             namespace=self._unit.owner.namespace,
-            program=self._site.programs.serve,
-            work=self._unit.work,
+            program=self._site.programs.of(self._unit.work),
+            work=self._work(),
             variables=self._unit.variables,
+            credentials=self._unit.credentials,
             socket=True,
         )
         self._cause = None
         process = start(self._site, order, self._log, self._attention.wake)
-        self.process = process
+        self.process, self._reports = process, ReportWatch(Path(process.place.report))
         self._started_at = self._site.clock.now()
         try:
             self._become(ReplicaState.STARTING)
@@ -159,7 +180,7 @@ class Replica:
             status = await process.finish()
         finally:
             process.abandon()
-            self.process = None
+            self.process = self._reports = self._report = None
             self._ended_cpu_seconds += process.cpu_seconds
         if not self._leaving:
             self._restarts += 1
@@ -175,34 +196,53 @@ class Replica:
         ready_at = clock.monotonic()
         self._trouble = None
         self._become(ReplicaState.READY)
-        await self._attention.until(lambda: bool(process.has_ended or self._leaving or self._cause))
+        await self._attention.until(lambda: bool(process.has_ended or self._leaving or self._cause or self._failure))
         ready_seconds = clock.monotonic() - ready_at
         self._become(ReplicaState.PENDING)
-        if self._leaving and not process.has_ended:
+        if self._failure and not self._leaving:
+            await self._reported(process, self._failure)
+        elif self._leaving and not process.has_ended:
             await self._drain(process)
         return ready_seconds
 
     async def _becomes_ready(self, process: Process, deadline: float) -> bool:
-        reports = ReportWatch(Path(process.place.report))
         while not self._leaving and self._cause is None:
             over = process.has_ended
-            try:
-                report = reports.fresh()
-            except UserError as error:
-                self.end(Reason.CRASHED, f"was ended, since {error}")
+            self._read()
+            if self._failure:
+                await self._reported(process, self._failure)
                 return False
-            if report and report.failure:
-                await self._reported(process, report.failure)
+            if over or self._cause is not None:
                 return False
-            if over:
-                return False
-            if report and report.serve and report.serve.ready:
+            if self._is_ready:
                 return True
-            if self._site.clock.monotonic() >= deadline:
+            if self._site.clock.monotonic() >= deadline and not rules.says_why(self._report):
                 self.end(Reason.STARTUP_TIMEOUT, self._too_slow())
                 return False
             await self._attention.until(lambda: process.has_ended or self._leaving, _POLL_SECONDS)
         return False
+
+    def _read(self) -> None:
+        """Take over its report, if it has a new one. One that cannot be read ends it as troubled."""
+        if self._reports is None:
+            return
+        try:
+            report = self._reports.fresh()
+        except UserError as error:
+            self.end(Reason.CRASHED, f"was ended, since {error}")
+            return
+        if report is not None and report != self._report:
+            self._report, self._news = report, True
+            self._attention.wake()
+
+    @property
+    def _failure(self) -> Failure | None:
+        return self._report.failure if self._report else None
+
+    @property
+    def _is_ready(self) -> bool:
+        told = self._report and (self._report.stream if self._follows else self._report.serve)
+        return bool(told and told.ready)
 
     async def _reported(self, process: Process, failure: Failure) -> None:
         self.end(known(failure.reason, Reason.LOAD_FAILED), failure.message)
@@ -210,7 +250,8 @@ class Replica:
 
     async def _drain(self, process: Process) -> None:
         """SIGTERM, and until it ended or its time is over. What follows kills what is left."""
-        await self._attention.until(lambda: process.has_ended or self._hurry, LEAVE_SECONDS)
+        if not self._follows:
+            await self._attention.until(lambda: process.has_ended or self._hurry, LEAVE_SECONDS)
         process.signal(signal.SIGTERM)
         await self._attention.until(lambda: process.has_ended, self._unit.drain_seconds)
 

@@ -8,6 +8,9 @@ from modelyard.base.errors import UserError
 from modelyard.wire import report as wire
 from modelyard.wire.report import Report
 
+LOOK_SECONDS = 0.5
+"""Between looks at the reports of what runs: its owner is told no more often, however much is reported."""
+
 
 class ReportWatch:
     """Tells a new report once. It costs one stat while nothing changes."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from modelyard.base.clock import Clock
 from modelyard.control.drivers.ledger import Ledger
 from modelyard.control.drivers.variables import SecretFiles, Secrets
-from modelyard.wire.work import Place
+from modelyard.wire.work import Place, WorkSpec
 
 LONGEST_RUN_FOLDER = 60
 """Bytes: leaves room for a readable socket name within the kernel's limit."""
@@ -20,11 +20,23 @@ _LONGEST_SOCKET = 107
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Programs:
-    """Command lines of the runtime half: what serves, prepares, and scores or runs. The environment has their Place."""
+    """Command lines of the runtime half, whose environment has their Place.
+
+    job: what scores or runs; stream: what follows a stream, or cleans up after one.
+    """
 
     serve: tuple[str, ...] = (sys.executable, "-m", "modelyard.runtime.front")
     prepare: tuple[str, ...] = (sys.executable, "-m", "modelyard.runtime.prepare")
     job: tuple[str, ...] = (sys.executable, "-m", "modelyard.runtime.jobs")
+    stream: tuple[str, ...] = (sys.executable, "-m", "modelyard.runtime.streams")
+
+    def of(self, work: WorkSpec) -> tuple[str, ...]:
+        """What does this work."""
+        if work.serve is not None:
+            return self.serve
+        if work.prepare is not None:
+            return self.prepare
+        return self.stream if asks_broker(work) else self.job
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,8 +56,8 @@ class Folders:
         """The private folder of a replica, or a member of a task."""
         return self.work / name
 
-    def place(self, name: str, *, socket: bool) -> Place:
-        """Where a process finds its things."""
+    def place(self, name: str, *, socket: bool, broker: bool = False) -> Place:
+        """Where a process finds its things. socket: whether it listens; broker: whether it may need the local one."""
         own = self.own(name)
         return Place(
             work=str(own / "work.json"),
@@ -54,7 +66,12 @@ class Folders:
             cache=str(self.cache),
             root=str(self.root),
             socket=str(self.socket(name)) if socket else "",
+            broker=str(self.broker()) if broker else "",
         )
+
+    def broker(self) -> Path:
+        """The file that tells how the local broker is reached, while there is one."""
+        return self.run / "broker.json"
 
     def secrets(self, name: str) -> Path:
         """Where a process finds its credentials: `<role>/<key>`."""
@@ -84,6 +101,11 @@ class Folders:
         shutil.rmtree(self.own(name), ignore_errors=True)
         with suppress(OSError):
             self.socket(name).unlink()
+
+
+def asks_broker(work: WorkSpec) -> bool:
+    """Whether its process talks to a broker, which may be the local one."""
+    return work.stream is not None or work.clean is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,14 +1,17 @@
-"""One unit: as many replicas as asked for, and what they have used."""
+"""One unit: as many replicas as asked for, what they report, and what they have used."""
 
 import asyncio
 from collections.abc import Callable
 
 from modelyard.control.drivers import rules
+from modelyard.control.drivers.processes.attention import Attention
 from modelyard.control.drivers.processes.replica import Replica
+from modelyard.control.drivers.processes.reports import LOOK_SECONDS
 from modelyard.control.drivers.processes.site import Site
 from modelyard.control.ir import names
 from modelyard.control.ir.observed import ObservedUnit, Usage
 from modelyard.control.ir.unit import Unit
+from modelyard.wire.work import WorkSpec
 
 
 class UnitRun:
@@ -19,10 +22,14 @@ class UnitRun:
         self.stopping = False
         self._site = site
         self._group = group
-        self._changed = changed
+        self._told = changed
         self._replicas = 0
+        self._begun: tuple[int, ...] = ()
         self._members: dict[int, Replica] = {}
         self._left = Usage()
+        self._attention = Attention()
+        if unit.work.stream is not None:
+            group.create_task(self._watch())
 
     @property
     def gone(self) -> bool:
@@ -37,14 +44,19 @@ class UnitRun:
         return ObservedUnit(
             unit=self.unit,
             replicas=self._replicas,
+            begun=self._begun,
             members=tuple(member.observed() for member in self.members),
             usage=rules.total((self._left, *(member.usage for member in self._members.values()))),
         )
 
-    def resize(self, replicas: int) -> None:
-        """Start what is missing, drain what is too much. A unit that was stopping stays after all."""
+    def resize(self, replicas: int, begun: tuple[int, ...] = ()) -> None:
+        """Start what is missing, drain what is too much. A unit that was stopping stays after all.
+
+        begun: for processes that start from now on.
+        """
         self.stopping = False
-        self._change(replicas, hurry=False)
+        news, self._begun = begun != self._begun, begun
+        self._change(replicas, hurry=False, news=news)
 
     def stop(self, *, hurry: bool = False) -> None:
         """Drain everything; it is `gone` in the end. hurry: as in `Replica.leave`."""
@@ -59,7 +71,7 @@ class UnitRun:
         for member in self._members.values():
             member.look_again()
 
-    def _change(self, replicas: int, *, hurry: bool) -> None:
+    def _change(self, replicas: int, *, hurry: bool, news: bool = False) -> None:
         before, self._replicas = self._replicas, replicas
         members = {ordinal: member.leaving for ordinal, member in self._members.items()}
         change = rules.change(members, replicas)
@@ -67,11 +79,11 @@ class UnitRun:
             self._members[ordinal].leave(hurry=hurry)
         for ordinal in change.add:
             name = names.replica(self.unit.name, ordinal)
-            self._members[ordinal] = Replica(name, self.unit, self._site, lambda: self._changed(self))
+            self._members[ordinal] = Replica(name, self.unit, self._site, changed=self._changed, work=self._work)
             self._group.create_task(self._run(ordinal))
-        if change.add or change.leave or before != replicas or self.gone:
+        if news or change.add or change.leave or before != replicas or self.gone:
             # Not otherwise: who asks again for what is already so must not be told to look again.
-            self._changed(self)
+            self._changed()
 
     async def _run(self, ordinal: int) -> None:
         member = self._members[ordinal]
@@ -80,4 +92,25 @@ class UnitRun:
         finally:
             del self._members[ordinal]
             self._left = rules.total((self._left, member.usage))
-            self._changed(self)
+            self._changed()
+
+    async def _watch(self) -> None:
+        """Look at the reports of all replicas at once: however many have news, their owner is told once in a while."""
+        while not self.gone:
+            if self._works:
+                await self._attention.until(lambda: self.gone, LOOK_SECONDS)
+            else:
+                await self._attention.until(lambda: self.gone or self._works)
+            if any([member.look() for member in self.members]):  # noqa: C419  all of them
+                self._changed()
+
+    @property
+    def _works(self) -> bool:
+        return any(member.process for member in self._members.values())
+
+    def _work(self) -> WorkSpec:
+        return rules.told(self.unit.work, self._begun)
+
+    def _changed(self) -> None:
+        self._attention.wake()
+        self._told(self)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from modelyard.runtime.jobs.formats.tables import fitted, readable
+from modelyard.runtime.jobs.formats.tables import fitted, named, readable
 from modelyard.runtime.scoring.records import Batch, File, Segment, Wanted, numbered
 
 SUFFIXES = (".arrow", ".feather")
@@ -14,7 +14,7 @@ SUFFIXES = (".arrow", ".feather")
 def schema(file: File, name: str) -> pa.Schema:
     """As the file says."""
     with readable(name, ""):
-        return _open(file).schema.remove_metadata()
+        return named(_open(file).schema)
 
 
 def survey(file: File, name: str, segment_bytes: int) -> tuple[Segment, ...]:  # noqa: ARG001  batches are as they are

@@ -94,12 +94,14 @@ def _one_by_one(part: Sequence[bytes], asked: pa.Schema, first: int) -> Batch:
 def _is_object(line: bytes) -> bool:
     """Exactly one object and nothing else.
 
-    Asked before Arrow is: its reader (26.0) ends the process at a `null` outside of an object, and counts several
-    values on one line.
+    Asked before Arrow is: its reader (26.0) ends the process at a `null` outside of an object, counts several values on
+    one line, and takes any bytes for text.
     """
     try:
         _OBJECT.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        if not line.isascii():
+            line.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     return True
 

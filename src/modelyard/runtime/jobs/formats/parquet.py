@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelyard.runtime.jobs.formats.tables import fitted, readable
+from modelyard.base.conditions import Reason
+from modelyard.runtime.jobs.formats.tables import fitted, named, readable
 from modelyard.runtime.scoring.records import Batch, File, Segment, Wanted, numbered
+from modelyard.runtime.scoring.refused import Refused
 
 SUFFIXES = (".parquet", ".pq")
 _AT_ONCE_BYTES = 32 * 2**20
@@ -16,7 +18,7 @@ _LEAST_PIECE_BYTES, _MOST_PIECE_BYTES = 256 * 2**10, 2 * 2**20
 def schema(file: File, name: str) -> pa.Schema:
     """As the footer says."""
     with readable(name, ""):
-        return pq.ParquetFile(pa.PythonFile(file, "r")).schema_arrow.remove_metadata()
+        return named(pq.ParquetFile(pa.PythonFile(file, "r")).schema_arrow)
 
 
 def survey(file: File, name: str, segment_bytes: int) -> tuple[Segment, ...]:  # noqa: ARG001  groups are as they are
@@ -39,6 +41,7 @@ def read(file: File, name: str, wanted: Wanted) -> Iterator[Batch]:
     with readable(name, what):
         source = _opened(file, wanted)
         there = set(source.schema_arrow.names)
+        end = first + sum(source.metadata.row_group(number).num_rows for number in groups)
         batches = source.iter_batches(
             batch_size=wanted.batch_rows,
             row_groups=groups,
@@ -49,6 +52,8 @@ def read(file: File, name: str, wanted: Wanted) -> Iterator[Batch]:
         with readable(name, what):
             batch = next(batches, None)
         if batch is None:
+            if first != end:  # pyarrow stops where a column ends early, and says nothing
+                raise Refused(Reason.INPUT_INVALID, f"{name}{what} lacks {end - first} rows; write the file again")
             return
         yield numbered(fitted(pa.Table.from_batches([batch]), wanted.schema, wanted.columns, name), first)
         first += batch.num_rows

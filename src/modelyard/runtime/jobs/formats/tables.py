@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from modelyard.base.conditions import Reason
 from modelyard.runtime.scoring.refused import Refused
+from modelyard.runtime.scoring.values import check_texts
 
 
 @contextmanager
@@ -21,6 +22,12 @@ def readable(name: str, what: str) -> Iterator[None]:
         ) from error
 
 
+def named(schema: pa.Schema) -> pa.Schema:
+    """The schema, without what only its writer knows. Raises ValueError where a name is no text."""
+    check_texts(schema)
+    return schema.remove_metadata()
+
+
 def sentence(error: Exception) -> str:
     """The first line of an error, for people."""
     return " ".join(str(error).split("\n", 1)[0].split())[:300] or type(error).__name__
@@ -32,9 +39,10 @@ def fitted(table: pa.Table, schema: pa.Schema, columns: Sequence[str], name: str
     arrays: list[Any] = []
     for column in columns:
         wanted = schema.field(column).type
-        found = table.column(column) if column in table.column_names else None
+        count = table.column_names.count(column)
+        found = table.column(column) if count == 1 else None
         if found is None:
-            wrong.append(f"there is no column {column}")
+            wrong.append(f"there {'are several columns' if count else 'is no column'} {column}")
         elif found.type != wanted:
             try:
                 found = found.cast(wanted)

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.control.drivers.processes.process import ending
-from modelyard.control.drivers.processes.site import LONGEST_RUN_FOLDER, Folders
+from modelyard.control.drivers.processes.site import LONGEST_RUN_FOLDER, Folders, Programs
+from modelyard.testing.driver_rig import clean, crew, gang, stream, task, unit
 
 
 def folders(run: str = "/run/modelyard-0/12345678") -> Folders:
@@ -29,3 +30,10 @@ def test_endings_are_told_in_words() -> None:
     assert ending(-11) == "was ended by SIGSEGV"
     assert ending(-9).startswith("was ended by SIGKILL: by somebody, or by the kernel")
     assert ending(-60) == "was ended by signal 60"
+
+
+def test_each_work_has_its_program() -> None:
+    programs = Programs(serve=("serve",), prepare=("prepare",), job=("job",), stream=("stream",))
+    works = (unit().work, task().work, crew().work, gang().work, stream().work, clean().work)
+    assert [*map(programs.of, works)] == [("serve",), ("prepare",), ("job",), ("job",), ("stream",), ("stream",)]
+    assert Programs().stream[1:] == ("-m", "modelyard.runtime.streams")
