@@ -1,7 +1,6 @@
 """Runners agree who works on what: claims are exclusive, end by themselves, and survive nothing they need not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,24 +18,6 @@ from modelyard.runtime.streams.nats.setup import prepare_sink, prepare_source
 from modelyard.runtime.streams.nats.subjects import CLAIMS_STREAM
 from modelyard.runtime.streams.port import Away, Committed
 from nats_testing import Bare, Nats, Wire, stream_work, until
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    with Nats(Path(tmp_path_factory.mktemp("nats"))) as found:
-        yield found
-
-
-@pytest.fixture
-async def bare(server: Nats) -> AsyncIterator[Bare]:
-    async with server.client() as found:
-        yield found
-
-
-@pytest.fixture
-async def broker(server: Nats, tmp_path: Path) -> AsyncIterator[Broker]:
-    async with connect(server.uri, {}, "", tmp_path) as found:
-        yield found
 
 
 def of(broker: Broker, name: str, runner: str, revision: str = "1") -> Claims:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,6 @@ from nats_keys_testing import Authority, Operated, user
 from nats_testing import Nats, Wire, free_port, scored, stream_work, until
 
 SECRET = "never-to-be-seen"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    with Nats(Path(tmp_path_factory.mktemp("nats"))) as found:
-        yield found
 
 
 async def works(uri: str, keys: dict[str, str], scratch: Path) -> None:

@@ -1,7 +1,7 @@
 """Exactly-once commits against a real broker, which is killed, cut off and filled up meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -19,24 +19,6 @@ from modelyard.runtime.streams.port import Away, Busy, Committed, Fenced, Link, 
 from modelyard.runtime.streams.records import Group, Message, Offset, Outgoing
 from modelyard.wire.work import StartWork, StreamWork
 from nats_testing import Bare, Nats, Wire, scored, stream_work, until
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    with Nats(Path(tmp_path_factory.mktemp("nats"))) as found:
-        yield found
-
-
-@pytest.fixture
-async def bare(server: Nats) -> AsyncIterator[Bare]:
-    async with server.client() as found:
-        yield found
-
-
-@pytest.fixture
-async def broker(server: Nats, tmp_path: Path) -> AsyncIterator[Broker]:
-    async with connect(server.uri, {}, "", tmp_path) as found:
-        yield found
 
 
 async def prepared(broker: Broker, work: StreamWork) -> FencedLink:

@@ -1,7 +1,6 @@
 """Reading a partition: in order, without gaps, with bounded memory, and knowing what was lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,24 +15,6 @@ from modelyard.runtime.streams.nats.setup import prepare_source
 from modelyard.runtime.streams.nats.source import Source
 from modelyard.runtime.streams.port import Away, Torn
 from nats_testing import Bare, Nats, Wire, partitioned, stream_work, until
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    with Nats(Path(tmp_path_factory.mktemp("nats"))) as found:
-        yield found
-
-
-@pytest.fixture
-async def bare(server: Nats) -> AsyncIterator[Bare]:
-    async with server.client() as found:
-        yield found
-
-
-@pytest.fixture
-async def broker(server: Nats, tmp_path: Path) -> AsyncIterator[Broker]:
-    async with connect(server.uri, {}, "", tmp_path) as found:
-        yield found
 
 
 async def positions(reading: PullReading, count: int, most: int = 100) -> list[int]:

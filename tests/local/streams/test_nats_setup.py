@@ -1,8 +1,6 @@
 """Streams are made where they are absent, and else checked: what they lack is named, everything at once."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 
 from modelyard.base.conditions import Reason
 from modelyard.runtime.scoring.refused import Refused
-from modelyard.runtime.streams.nats.broker import Broker, connect
+from modelyard.runtime.streams.nats.broker import Broker
 from modelyard.runtime.streams.nats.setup import prepare_sink, prepare_source
 from modelyard.runtime.streams.nats.source import Source
 from modelyard.runtime.streams.nats.subjects import (
@@ -30,24 +28,6 @@ from modelyard.wire.work import StartWork, StreamWork
 from nats_testing import Bare, Nats, partitioned, stream_work
 
 SWITCHES = {"allow_atomic": True, "allow_msg_ttl": True, "allow_rollup_hdrs": True}
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    with Nats(Path(tmp_path_factory.mktemp("nats"))) as found:
-        yield found
-
-
-@pytest.fixture
-async def bare(server: Nats) -> AsyncIterator[Bare]:
-    async with server.client() as found:
-        yield found
-
-
-@pytest.fixture
-async def broker(server: Nats, tmp_path: Path) -> AsyncIterator[Broker]:
-    async with connect(server.uri, {}, "", tmp_path) as found:
-        yield found
 
 
 async def refusal(broker: Broker, work: StreamWork, *, sink: bool = False) -> Refused:
