@@ -52,7 +52,8 @@ from modelyard.wire.work import (
 from nats_testing import Nats
 
 PACKED = 64
-_LEAST_PACKED, _MOST_P50_MS = 20_000, 40
+_LEAST_PACKED, _MOST_P50_MS, _MOST_GROWTH = 20_000, 40, 2
+_MILLIONS = 3
 _PACES = {"single": 200, "packed": 1000}
 """Records a second. A broker that syncs every message takes about a thousand single ones in all."""
 _PACE_SECONDS = 6
@@ -318,6 +319,24 @@ def compare(table: Table, bench: Bench, records: int, rounds: int) -> None:
             table.row(f"{name}, p50 / p99", f"{p50:.1f} / {p99:.1f}", target, good=not needed or p50 <= _MOST_P50_MS)
 
 
+async def growth(bench: Bench) -> float:
+    """MB for each million records more, after the first half million."""
+    await fill(bench.server, "packed", _MILLIONS * 1_000_000)
+    work = bench.work("exactlyOnce", "packed", rows=999)
+    nc = await nats.connect(bench.server.uri)
+    done, seen, used = 0.0, [], []
+    with bench.runner(work) as process:
+        while done < _MILLIONS - PACKED / 1e6:
+            await asyncio.sleep(0.1)
+            answer = json.loads((await nc.request(f"$JS.API.STREAM.INFO.{work.sink.stream}", b"", timeout=10)).data)
+            done = PACKED * (answer.get("state", {}).get("messages", 0) - 1) / 1e6
+            if done > 0.5:
+                seen.append(done)
+                used.append(process.memory_info().rss / 2**20)
+    await nc.close()
+    return float(np.polyfit(seen, used, 1)[0])
+
+
 def main() -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -328,6 +347,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="modelyard-bench-") as name, Nats(Path(name) / "nats") as server:
         bench = Bench(Path(name), server)
         compare(table, bench, asked.records, asked.rounds)
+        more = asyncio.run(growth(bench))
+        table.row(
+            "memory of a runner, MB more per million records",
+            f"{more:.1f}",
+            f"<= {_MOST_GROWTH}",
+            good=more <= _MOST_GROWTH,
+        )
     return int(table.missed)
 
 
