@@ -19,6 +19,7 @@ from modelyard.base.errors import RetryLater, UserError
 from modelyard.runtime.backends.port import LoadFailed
 from modelyard.runtime.jobs import program, runner
 from modelyard.runtime.jobs.progress import Progress
+from modelyard.runtime.scoring.lean import without_pandas
 from modelyard.wire import report as reports
 from modelyard.wire import work as works
 from modelyard.wire.work import Place, WorkSpec
@@ -29,6 +30,7 @@ _log = logging.getLogger("modelyard.job")
 
 def main() -> int:
     """Returns the exit status."""
+    without_pandas()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         place = Place.from_environment(os.environ)

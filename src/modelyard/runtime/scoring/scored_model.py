@@ -4,8 +4,11 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from modelyard.base.conditions import Reason
+from modelyard.base.errors import ModelyardError, RetryLater
 from modelyard.runtime.backends.load import load
-from modelyard.runtime.backends.port import Backend
+from modelyard.runtime.backends.port import Backend, LoadFailed
+from modelyard.runtime.worker.tensors import zeros
 from modelyard.storage.cache import Cache
 from modelyard.wire.work import ModelWork, Place, TensorSpec
 
@@ -28,6 +31,19 @@ class ScoredModel:
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         return self._model.outputs
+
+    async def prove(self) -> None:
+        """Load it and let it score a row of zeros, which the first record then need not pay for. Raises LoadFailed."""
+        found = await self.backend(careful=False)
+        async with self.turn:
+            try:
+                await found.infer(zeros(self.inputs))
+            except ModelyardError as error:
+                raise LoadFailed(
+                    Reason.WARMUP_FAILED,
+                    f"the first inference, of a row of zeros, failed: {error.message}",
+                    retry=isinstance(error, RetryLater),
+                ) from error
 
     async def backend(self, *, careful: bool) -> Backend:
         """Loaded at the first call. careful: a model that ends its process ends no runner. Raises LoadFailed."""

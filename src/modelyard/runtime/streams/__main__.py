@@ -17,6 +17,7 @@ from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, RetryLater, UserError
 from modelyard.runtime.backends.port import LoadFailed
 from modelyard.runtime.report.file import ReportFile
+from modelyard.runtime.scoring.lean import without_pandas
 from modelyard.runtime.streams import follow
 from modelyard.wire import report as reports
 from modelyard.wire import work as works
@@ -28,6 +29,7 @@ _log = logging.getLogger("modelyard.stream")
 
 def main() -> int:
     """Returns the exit status."""
+    without_pandas()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         place = Place.from_environment(os.environ)

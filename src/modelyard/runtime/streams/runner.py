@@ -21,7 +21,7 @@ from modelyard.runtime.streams.trials import Trials
 from modelyard.wire.work import StreamWork
 
 log = logging.getLogger(__name__)
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.2
 _RENEW_SECONDS = 3.0
 _DOUBT_SECONDS = 9.0
 """A claim that could not be renewed for so long may be somebody else's by now."""
