@@ -6,15 +6,15 @@ export PYTHONPATH :=
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test soak-jobs bench check format lock generate setup clean
+.PHONY: help demo test soak-jobs soak-streams bench check format lock generate setup clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## Set up the checkout: uv, a virtual environment, locked dependencies
 	@tools/setup.sh
 
-demo: setup ## Train and serve two models, switch under load, run jobs, break a model, stop (about half a minute)
+demo: setup ## Train and serve two models, switch under load, run jobs, score a stream, break a model, stop (about a minute)
 	@.venv/bin/modelyard demo
 
 test: setup ## Run every test that needs no cluster
@@ -23,10 +23,15 @@ test: setup ## Run every test that needs no cluster
 soak-jobs: setup ## Score a million rows under faults with new seeds, SOAK_RUNS times for each store (default 5; a minute each)
 	@for run in $$(seq $${SOAK_RUNS:-5}); do $(PY) -m pytest -q tests/local/jobs/test_exactly_once.py || exit 1; done
 
-bench: setup ## Measure the inference front, the server at rest and jobs, side by side with their yardsticks
+soak-streams: setup ## Score 200,000 records of a stream, each exactly once, under faults with new seeds, SOAK_RUNS times (default 20; three minutes each)
+	@for run in $$(seq $${SOAK_RUNS:-20}); do MODELYARD_STREAM_RECORDS=$${MODELYARD_STREAM_RECORDS:-200000} \
+		$(PY) -m pytest -q tests/local/streams/test_exactly_once.py -k exactlyOnce || exit 1; done
+
+bench: setup ## Measure the inference front, the server at rest, jobs and streams, side by side with their yardsticks
 	@PYTHONPATH=src:tests $(PY) bench/front.py
 	@PYTHONPATH=src:tests $(PY) bench/rest.py
 	@PYTHONPATH=src:tests $(PY) bench/jobs.py
+	@PYTHONPATH=src:tests $(PY) bench/streams.py
 
 check: setup ## Formatting, lint, types, import contracts, generated files
 	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet . && echo "format and lint: ok"

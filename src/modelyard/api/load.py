@@ -11,7 +11,7 @@ from modelyard.api.job import ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
-from modelyard.api.stream import ModelStream
+from modelyard.api.stream import FILTER_PATTERN, STREAM_PATTERN, SUBJECT_PATTERN, ModelStream
 from modelyard.base import durations, ids
 from modelyard.base.errors import FieldError, InvalidFields, UserError
 
@@ -43,6 +43,9 @@ _SPELLINGS = {
     durations.PATTERN: "expected a duration: numbers with units ms, s, m or h, such as 30s or 1m30s",
     ids.NAME_PATTERN: "expected lower-case letters, digits and '-', with a letter or digit at both ends",
     ids.DIGEST_PATTERN: "expected sha256: and 64 hexadecimal digits",
+    STREAM_PATTERN: "expected the name of a stream: letters, digits, '-' and '_'",
+    SUBJECT_PATTERN: "expected a subject: words with dots between them, without blanks, * and >",
+    FILTER_PATTERN: "expected a subject: words with dots between them; * stands for one word, a last > for the rest",
 }
 
 
@@ -152,9 +155,13 @@ def decode(body: Mapping[str, Any]) -> Declared:
 
 def field_errors(error: ValidationError) -> tuple[FieldError, ...]:
     """pydantic's findings as paths and sentences, each path once."""
+    items = error.errors()
+    places = {item["loc"] for item in items}
     found = (
         FieldError(_path(item["loc"]), _sentence(item["type"], item["msg"], item.get("ctx") or {}))
-        for item in error.errors()
+        for item in items
+        # A list of which every item is wrong counts as empty to pydantic.
+        if item["type"] != "too_short" or not any(each[:-1] == item["loc"] for each in places)
     )
     return tuple(dict.fromkeys(found))
 

@@ -38,16 +38,17 @@ _FIXED = rules(("self == oldSelf", _ANOTHER))
 _BROKER = r"^(nats|tls)://([A-Za-z0-9][-A-Za-z0-9._]*|\\[[0-9a-fA-F:.]+\\])(:[0-9]{1,5})?$"
 _SPELLED = "nats://host:port, tls://host:port or nats://local; keys belong into the Secret that credentials names"
 _TOKEN = r"[!-)+\-/-=?-~]+"  # noqa: S105  of a subject: what NATS takes, without blanks, dots and wildcards
-_LITERAL = rf"^{_TOKEN}(\.{_TOKEN})*$"
-_FILTER = rf"^(>|({_TOKEN}|\*)(\.({_TOKEN}|\*))*(\.>)?)$"
+SUBJECT_PATTERN = rf"^{_TOKEN}(\.{_TOKEN})*$"
+FILTER_PATTERN = rf"^(>|({_TOKEN}|\*)(\.({_TOKEN}|\*))*(\.>)?)$"
+STREAM_PATTERN = r"^[-A-Za-z0-9_]+$"
 
 Long = Annotated[int, Field(json_schema_extra={"format": "int64"})]
 _Count = Annotated[int, Field(json_schema_extra={"format": "int32"})]
 _Columns = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=253)], ...], Field(min_length=1, max_length=4096)
 ]
-_StreamName = Annotated[str, Field(pattern=r"^[-A-Za-z0-9_]+$", max_length=255)]
-_Subject = Annotated[str, Field(pattern=_LITERAL, max_length=255)]
+_StreamName = Annotated[str, Field(pattern=STREAM_PATTERN, max_length=255)]
+_Subject = Annotated[str, Field(pattern=SUBJECT_PATTERN, max_length=255)]
 _Uri = Annotated[str, Field(min_length=1, max_length=MAX_URI)]
 _SourceUri = Annotated[
     _Uri,
@@ -82,7 +83,7 @@ class StreamSource(Part):
     stream: Annotated[_StreamName, Field(json_schema_extra=_FIXED)]
     """Stream of that server. It is made where that is allowed. Cannot be changed."""
     subjects: Annotated[
-        tuple[Annotated[str, Field(pattern=_FILTER, max_length=255)], ...],
+        tuple[Annotated[str, Field(pattern=FILTER_PATTERN, max_length=255)], ...],
         Field(min_length=1, max_length=16, json_schema_extra=_FIXED),
     ]
     """Which of its subjects are scored; * stands for one token, > for the rest. Cannot be changed."""

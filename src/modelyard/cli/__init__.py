@@ -29,7 +29,7 @@ _COMMANDS = {
     "validate": "Check manifests without a server.",
     "serve": "Serve one model file, without a server.",
     "kubeconfig": "Print the path of the project's kubeconfig.",
-    "demo": "Show it all in half a minute, on real data.",
+    "demo": "Show it all in a minute, on real data.",
     "version": "Print the version.",
 }
 """Every command is `command` in a module of its name."""
@@ -81,7 +81,7 @@ def _version(ctx: click.Context, _parameter: click.Parameter, asked: bool) -> No
 )
 @click.pass_context
 def _root(ctx: click.Context, debug: bool) -> None:
-    """Run machine-learning models as services and jobs, in any language, from one manifest.
+    """Run machine-learning models as services, in jobs and on streams, in any language, from one manifest.
 
     Exit status: 0 done, 1 something must be changed first, 2 wrong usage, 3 try again later, 130 interrupted.
     """

@@ -31,6 +31,8 @@ _CONTINUOUS = ("ModelService", "ModelStream")
 @click.option("--watch", is_flag=True, help="The same, with a live view of jobs; for as long as they take.")
 @click.option(
     "--timeout",
+    type=str,
+    callback=waiting.seconds,
     default=waiting.TIMEOUT_SECONDS,
     show_default=True,
     help="Seconds to wait; jobs that are watched may take longer.",

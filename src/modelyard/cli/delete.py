@@ -20,7 +20,14 @@ _Place = tuple[Resource, str | None, str]
 @click.option("-f", "--filename", "paths", multiple=True, help="Delete what this manifest or folder declares.")
 @click.option("--ignore-not-found", is_flag=True, help="An object that is not there is no failure.")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the objects are gone.")
-@click.option("--timeout", default=waiting.TIMEOUT_SECONDS, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--timeout",
+    type=str,
+    callback=waiting.seconds,
+    default=waiting.TIMEOUT_SECONDS,
+    show_default=True,
+    help="Seconds to wait, or 60s, 5m.",
+)
 @server_options
 def command(
     where: Where, asked: tuple[str, ...], paths: tuple[str, ...], ignore_not_found: bool, wait: bool, timeout: float

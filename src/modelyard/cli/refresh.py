@@ -16,7 +16,14 @@ _USERS = (resources.MODELSERVICES, resources.MODELSTREAMS)
 @click.command(epilog="Example: modelyard refresh digits", short_help="Read an artifact again and roll it out.")
 @click.argument("name")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the new content is served.")
-@click.option("--timeout", default=waiting.TIMEOUT_SECONDS, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--timeout",
+    type=str,
+    callback=waiting.seconds,
+    default=waiting.TIMEOUT_SECONDS,
+    show_default=True,
+    help="Seconds to wait, or 60s, 5m.",
+)
 @server_options
 def command(where: Where, name: str, wait: bool, timeout: float) -> None:
     """Read the artifact of a model again, after it was saved to the same path.

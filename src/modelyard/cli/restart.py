@@ -16,7 +16,14 @@ _KINDS = (resources.MODELSERVICES, resources.MODELSTREAMS)
 @click.command(epilog="Example: modelyard restart digits", short_help="Start a service or stream again.")
 @click.argument("name")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the new processes have taken over.")
-@click.option("--timeout", default=waiting.TIMEOUT_SECONDS, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--timeout",
+    type=str,
+    callback=waiting.seconds,
+    default=waiting.TIMEOUT_SECONDS,
+    show_default=True,
+    help="Seconds to wait, or 60s, 5m.",
+)
 @server_options
 def command(where: Where, name: str, wait: bool, timeout: float) -> None:
     """Start every process of NAME, a ModelService or else a ModelStream, again, as a new revision.

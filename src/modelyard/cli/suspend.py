@@ -18,7 +18,14 @@ _KINDS = (resources.MODELJOBS, resources.MODELSTREAMS)
 @click.command(epilog="Example: modelyard suspend score", short_help="Stop a job or stream; what it has done stays.")
 @click.argument("name")
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until it is suspended.")
-@click.option("--timeout", default=waiting.TIMEOUT_SECONDS, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--timeout",
+    type=str,
+    callback=waiting.seconds,
+    default=waiting.TIMEOUT_SECONDS,
+    show_default=True,
+    help="Seconds to wait, or 60s, 5m.",
+)
 @server_options
 def command(where: Where, name: str, wait: bool, timeout: float) -> None:
     """Stop the runners of NAME, a ModelJob or else a ModelStream, and release what they use.

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 import click
 
+from modelyard.base import durations
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, RetryLater, UserError
 from modelyard.cli import words
@@ -173,6 +174,14 @@ def _hint(resource: Resource, name: str, error: ModelyardError) -> str:
     if resource is resources.MODELJOBS and isinstance(error, RetryLater):
         return f"it goes on; 'modelyard why {name}' says how far it is, --timeout waits longer"
     return f"'modelyard why {name}' says what to do"
+
+
+def seconds(_ctx: click.Context | None, _parameter: click.Parameter | None, text: str) -> float:
+    """An option: a number of seconds, or a duration as kubectl takes it (60s, 5m)."""
+    try:
+        return float(text) if text[-1:].isdigit() else durations.parse(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither a number of seconds nor a duration such as 60s or 5m") from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

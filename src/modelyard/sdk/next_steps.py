@@ -136,12 +136,15 @@ _STREAM: Mapping[str, tuple[str, ...]] = {
     # Brokers and stores
     Reason.BROKER_UNREACHABLE: (f"see that {{brokers}} answers from this machine: {_GOES_ON}",),
     Reason.BROKER_REFUSED: (
-        "correct the Secret that credentials of spec.source or spec.sink names, then: modelyard restart {name}",
-        "or let the server allow what is said above",
+        "correct {secrets}, then: modelyard restart {name}",
+        f"or let the server allow what is said above: {_GOES_ON}",
     ),
     Reason.BROKER_FULL: (f"make room at the broker, on its disk or in the limits of the stream: {_GOES_ON}",),
     Reason.STREAM_NOT_FOUND: (f"make that stream, or let these credentials make it: {_GOES_ON}",),
-    Reason.SUBJECT_NOT_FOUND: (f"let the stream take that subject: {_GOES_ON}",),
+    Reason.SUBJECT_NOT_FOUND: (
+        f"let the stream take that subject: {_GOES_ON}",
+        "or delete this ModelStream, and apply it with other subjects",
+    ),
     Reason.STREAM_UNSUITABLE: (f"change that setting of the stream: {_GOES_ON}",),
     Reason.PARTITIONS_MISSING: (
         "set the transform above on stream {stream}, or let publishers write the number of the partition",
@@ -170,6 +173,12 @@ _STREAM: Mapping[str, tuple[str, ...]] = {
     Reason.ARTIFACT_CHANGED: ("modelyard refresh {name}",),
 }
 """For streams, where it is not as for services."""
+_NO_SECRET = (
+    "if it asks for credentials: name a Secret in spec.source.credentials and spec.sink.credentials, and apply it",
+    f"or let the server allow what is said above: {_GOES_ON}",
+)
+_STREAM_GONE = (f"restore that stream, if there is a backup: {_GOES_ON}", "or " + _ELSEWHERE[0], _ELSEWHERE[1])
+"""Offsets mean nothing in a stream that was made anew."""
 _PASSING = frozenset(
     {Reason.STORE_UNREACHABLE, Reason.DISK_FULL, Reason.CRASHED, Reason.PROGRAM_FAILED, Reason.LOAD_FAILED,
      Reason.WARMUP_FAILED, Reason.STARTUP_TIMEOUT}
@@ -190,10 +199,15 @@ def steps(case: Case, cause: Mapping[str, Any]) -> tuple[str, ...]:
 
 def stream_steps(case: Case, cause: Mapping[str, Any]) -> tuple[str, ...]:
     """What to do about the condition of a stream, or of its model."""
-    found = _STREAM.get(str(cause.get("reason")))
+    reason, spec = str(cause.get("reason")), case.body.get("spec") or {}
+    found = _STREAM.get(reason)
     if found is None:
         return steps(case, cause)
-    spec = case.body.get("spec") or {}
+    secrets = _secrets(spec)
+    if reason == Reason.BROKER_REFUSED and not secrets:
+        found = _NO_SECRET
+    elif reason == Reason.STREAM_NOT_FOUND and _has_begun(case):
+        found = _STREAM_GONE
     source, sink = spec.get("source") or {}, spec.get("sink") or {}
     named = case.model["metadata"]["name"] if case.model else (spec.get("model") or {}).get("name")
     words = {
@@ -201,9 +215,23 @@ def stream_steps(case: Case, cause: Mapping[str, Any]) -> tuple[str, ...]:
         "model": named or "NAME",
         "runtime": spec.get("runtime") or "NAME",
         "stream": source.get("stream") or "NAME",
+        "secrets": " or ".join(f"Secret {each}" for each in secrets),
         "brokers": " or ".join(dict.fromkeys(each["uri"] for each in (source, sink) if each.get("uri"))) or "it",
     }
     return tuple(step.format(**words) for step in found)
+
+
+def _secrets(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which hold what brokers ask for."""
+    places = [spec.get(each) or {} for each in ("source", "sink")]
+    named = [
+        each["credentials"] for each in places if each.get("credentials") and (each is places[0] or "stream" in each)
+    ]
+    return tuple(dict.fromkeys(named))
+
+
+def _has_begun(case: Case) -> bool:
+    return any("committed" in each for each in (case.body.get("status") or {}).get("partitions") or ())
 
 
 def job_steps(case: Case, cause: Mapping[str, Any], *, failed: bool) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from link_suite import LinkSuite
-from modelyard.runtime.streams.files import FilesSink, Target
+from modelyard.runtime.streams.files import FilesSink
 from modelyard.runtime.streams.nats.acked import AckedLink
 from modelyard.runtime.streams.nats.broker import Broker
 from modelyard.runtime.streams.nats.fenced import FencedLink
@@ -18,6 +18,7 @@ from modelyard.runtime.streams.nats.filed import FiledLink
 from modelyard.runtime.streams.nats.setup import prepare_sink, prepare_source
 from modelyard.runtime.streams.nats.source import Identity
 from modelyard.runtime.streams.port import Link
+from modelyard.runtime.streams.prefix import Target
 from modelyard.runtime.streams.records import Group, Message, Outgoing
 from modelyard.storage.stores import Store
 from modelyard.wire.work import StreamWork

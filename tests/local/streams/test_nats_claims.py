@@ -47,6 +47,19 @@ async def test_a_released_partition_is_free_at_once(broker: Broker) -> None:
     assert await other.renew(3)
 
 
+async def test_a_runner_that_is_started_again_takes_over_at_once_what_it_held(broker: Broker) -> None:
+    before, other = of(broker, "again", "mine"), of(broker, "again", "other")
+    assert await before.claim(0)
+    assert await before.claim(2)
+    assert await other.claim(1)
+    after = of(broker, "again", "mine")
+    assert await after.claimed() == frozenset({1})  # by others
+    assert await after.claim(0)
+    assert await after.claimed() == frozenset({0, 1, 2})  # what it did not want ends by itself
+    assert await other.claimed() == frozenset({0, 1, 2})
+    assert not await other.claim(0)
+
+
 async def test_a_claim_ends_unless_it_is_renewed(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims_of, "SECONDS", 1)
     mine, other = of(broker, "ends", "mine"), of(broker, "ends", "other")

@@ -1,5 +1,6 @@
 """Streams are made where they are absent, and else checked: what they lack is named, everything at once."""
 
+import asyncio
 import re
 from typing import Any
 
@@ -106,6 +107,40 @@ async def test_at_least_once_needs_only_the_subjects(broker: Broker, bare: Bare)
     await prepare_sink(broker, msgspec.structs.replace(work, dead_letter=""))
 
 
+async def test_subjects_are_added_to_streams_that_were_made_here_and_to_no_others(broker: Broker, bare: Bare) -> None:
+    work = stream_work(broker.uri, "wider", dead_letter="")
+    await prepare_source(broker, work)
+    await prepare_sink(broker, work)
+    source = msgspec.structs.replace(work.source, subjects=("wider.in", "wider.more.>"))
+    await prepare_source(broker, msgspec.structs.replace(work, source=source))
+    await prepare_sink(broker, msgspec.structs.replace(work, dead_letter="wider.dead"))
+    for stream, added in (("wider_in", "wider.more.>"), ("wider_out", "wider.dead")):
+        config = (await bare.info(stream))["config"]
+        assert added in config["subjects"]
+        assert len(config["subjects"]) == len(set(config["subjects"]))
+    await bare.stream("foreign_out", ["foreign.out"])
+    foreign = stream_work(broker.uri, "foreign", dead_letter="foreign.dead", delivery="atLeastOnce")
+    assert (await refusal(broker, foreign, sink=True)).reason == Reason.SUBJECT_NOT_FOUND
+    assert (await bare.info("foreign_out"))["config"]["subjects"] == ["foreign.out"]
+
+
+async def test_streams_that_add_subjects_at_the_same_moment_all_get_theirs(broker: Broker, bare: Bare) -> None:
+    work = stream_work(broker.uri, "crowd", dead_letter="")
+    await prepare_sink(broker, work)
+    dead = [f"crowd.dead{number}" for number in range(4)]
+    await asyncio.gather(*(prepare_sink(broker, msgspec.structs.replace(work, dead_letter=each)) for each in dead))
+    assert set(dead) <= set((await bare.info("crowd_out"))["config"]["subjects"])
+
+
+async def test_a_subject_that_another_stream_takes_cannot_be_added(broker: Broker, bare: Bare) -> None:
+    await bare.stream("taker", ["narrow.dead"])
+    work = stream_work(broker.uri, "narrow", dead_letter="")
+    await prepare_sink(broker, work)
+    refused = await refusal(broker, msgspec.structs.replace(work, dead_letter="narrow.dead"), sink=True)
+    assert refused.reason == Reason.STREAM_UNSUITABLE
+    assert "cannot take narrow.dead: another stream does already" in refused.message
+
+
 async def test_subjects_that_another_stream_takes_are_told(broker: Broker, bare: Bare) -> None:
     await bare.stream("theirs", ["taken.>"])
     refused = await refusal(broker, stream_work(broker.uri, "taken"), sink=True)
@@ -208,7 +243,9 @@ async def test_what_was_stored_before_the_transform_matters_only_if_it_is_to_be_
     transform = partition_transform("old.in.*.>", 3, 2).as_config()
     config = (await bare.info("old_in"))["config"]
     assert "error" not in await bare.api("STREAM.UPDATE.old_in", {**config, "subject_transform": transform})
-    assert "holds old.in.k" in (await refusal(broker, work)).message
+    told = (await refusal(broker, work)).message
+    assert "still holds old.in.k" in told
+    assert "nats stream purge old_in" in told
     await prepare_source(broker, msgspec.structs.replace(work, start=StartWork(at="latest")))
 
 

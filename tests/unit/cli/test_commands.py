@@ -283,3 +283,14 @@ def test_followed_logs_go_on_when_the_file_is_rotated(tmp_path: Path, capsys: py
     again.start(2)
     again.close()
     assert capsys.readouterr().out.split() == ["three", "four"]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("15", 15.0), ("0.5", 0.5), ("60s", 60.0), ("1m30s", 90.0)])
+def test_timeouts_are_seconds_or_durations(text: str, seconds: float) -> None:
+    assert waiting.seconds(None, None, text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "5 m", "nan", "-"])
+def test_other_timeouts_are_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="neither a number of seconds nor a duration"):
+        waiting.seconds(None, None, text)

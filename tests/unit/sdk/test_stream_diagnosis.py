@@ -77,7 +77,7 @@ def test_what_was_lost_at_the_source_is_told_though_it_follows() -> None:
     ("reason", "step"),
     [
         ("BrokerUnreachable", f"see that {NATS} answers from this machine: the stream then goes on by itself"),
-        ("BrokerRefused", "names, then: modelyard restart fraud"),
+        ("BrokerRefused", "name a Secret in spec.source.credentials and spec.sink.credentials, and apply it"),
         ("BrokerFull", "make room at the broker"),
         ("SubjectNotFound", "let the stream take that subject"),
         ("PartitionsMissing", "set the transform above on stream payments"),
@@ -157,3 +157,31 @@ def test_every_reason_of_a_stream_has_a_next_step() -> None:
     reasons += [Reason.OFFSET_LOST, Reason.SOURCE_REPLACED, Reason.RECORDS_EXPIRED, Reason.RECORD_FAILED]
     for reason in reasons:
         assert stream_steps(Case(body=stream()), {"reason": reason}), reason
+
+
+@pytest.mark.parametrize(
+    ("source", "sink", "named"),
+    [
+        ("in", None, "Secret in"),
+        ("in", "out", "Secret in or Secret out"),
+        ("same", "same", "Secret same"),
+    ],
+)
+def test_the_secrets_that_a_broker_may_refuse_are_named(source: str, sink: str | None, named: str) -> None:
+    spec = {
+        "source": {**SPEC["source"], "credentials": source},
+        "sink": {**SPEC["sink"], **({"credentials": sink} if sink else {})},
+    }
+    assert f"correct {named}, then: modelyard restart fraud" in why(unready("BrokerRefused", spec=spec)).next_steps
+
+
+def test_keys_of_a_store_are_not_what_a_broker_refuses() -> None:
+    sink = {"uri": "s3://lake/scored/", "credentials": "lake"}
+    assert not any("lake" in each for each in why(unready("BrokerRefused", spec={"sink": sink})).next_steps)
+
+
+def test_a_stream_that_is_gone_after_records_were_scored_is_not_to_be_made_again() -> None:
+    steps = why(unready("StreamNotFound", partitions=HELD)).next_steps
+    assert not any("make that stream" in each for each in steps)
+    assert any("apply a ModelStream of another name" in each for each in steps)
+    assert any("make that stream" in each for each in why(unready("StreamNotFound")).next_steps)

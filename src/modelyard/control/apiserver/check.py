@@ -14,7 +14,19 @@ from modelyard.control.apiserver.status import Cause, StatusError
 
 _TYPE_NAME = re.compile(r'^Invalid value: "(object|array|string|integer|boolean|number)": ')
 """Rules repeat the type instead of the value: that says nothing to people."""
+_WRONG_TYPE = re.compile(r' in body must be of type ([a-z0-9-]+): "')
+_EXPECTED = {
+    "boolean": "expected true or false",
+    "date-time": "expected a time, such as 2026-11-28T08:00:00Z",
+    "string": "expected text; put the value in quotes",
+    "array": "expected a list",
+    "object": "expected fields below it",
+    "integer": "expected a whole number",
+    "number": "expected a number",
+}
 _UNCHECKED = "some validation rules were not checked"
+_FAILED_RULE = "evaluating rule: "
+"""A rule that could not be evaluated tells of a value that is refused elsewhere."""
 _LABEL = "RFC 1123 label"
 
 
@@ -73,12 +85,15 @@ def _admitted(kind: kinds.Kind, body: dict[str, Any]) -> list[FieldError]:
             causes = [FieldError(_path(cause), _message(cause)) for cause in error.causes]
             found.extend(causes or [FieldError("object", error.message)])
     # That some rules were not looked at because of other errors is no error of its own.
-    return [each for each in found if _UNCHECKED not in each.message] or found
+    told = [each for each in found if _UNCHECKED not in each.message] or found
+    return [each for each in told if _FAILED_RULE not in each.message] or told
 
 
 def _message(cause: Cause) -> str:
     if cause.field == "metadata.name" and _LABEL in cause.message:
         return "expected at most 63 lower-case letters, digits and '-', with a letter or digit at both ends"
+    if wrong := _WRONG_TYPE.search(cause.message):
+        return _EXPECTED.get(wrong[1], cause.message)
     return _TYPE_NAME.sub("", cause.message)
 
 

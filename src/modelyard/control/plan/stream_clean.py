@@ -1,7 +1,7 @@
 """A ModelStream that is being deleted: its runners end, a task removes what it left at its broker, and it goes.
 
 What cannot be removed within about two minutes stays, and an event says so: a broker that is gone must not keep an
-object for ever.
+object for ever. One that has committed nothing leaves nothing, and goes sooner: its manifest was wrong.
 """
 
 from dataclasses import dataclass, replace
@@ -29,6 +29,8 @@ __all__ = ["desire"]
 _ENOUGH_SECONDS = 120.0
 _ENOUGH_ATTEMPTS = 4
 """A server that was away all that time tries at least so often."""
+_UNUSED_SECONDS = 2.0
+"""For one that has committed nothing."""
 _DEADLINE_SECONDS = 30.0
 _CLEANED = "Cleaned"
 _OF_RUNNERS = frozenset({"partitions", "lag", "recordsPerSecond", "latencyMilliseconds", "counted"})
@@ -109,12 +111,23 @@ def _failed(view: GoingStreamView, left: _Left, task: ObservedTask, now: float) 
     failure = (task.report.failure if task.report else None) or Failure(
         reason=Reason.CLEAN_FAILED, message=task.message or "removing it ended without a report"
     )
-    if task.attempt >= _ENOUGH_ATTEMPTS and now - _since(view, now) >= _ENOUGH_SECONDS:
-        return Outcome(desired=Desired(kept=(task.name,)), events=(_given_up(left.work, failure),), held=False)
+    if _enough(view, task, now):
+        return Outcome(desired=Desired(kept=(task.name,)), events=(_given_up(view, left.work, failure),), held=False)
     due = (task.finished_at or now) + pause(task.attempt)
     attempt = task.attempt if now < due else task.attempt + 1
     found = _not_yet(known(failure.reason), failure.message)
     return replace(_outcome(view, found, now, _task(view, left, attempt)), wake_at=due if now < due else None)
+
+
+def _has_begun(view: GoingStreamView) -> bool:
+    """As far as anybody knows."""
+    return view.stream is None or any(each.committed is not None for each in view.stream.status.partitions or ())
+
+
+def _enough(view: GoingStreamView, task: ObservedTask, now: float) -> bool:
+    if not _has_begun(view):
+        return now - _since(view, now) >= _UNUSED_SECONDS
+    return task.attempt >= _ENOUGH_ATTEMPTS and now - _since(view, now) >= _ENOUGH_SECONDS
 
 
 def _not_yet(reason: Reason, message: str) -> Condition:
@@ -127,7 +140,10 @@ def _since(view: GoingStreamView, now: float) -> float:
     return clock.seconds_since_epoch(asked) if asked else now
 
 
-def _given_up(work: StreamWork, failure: Failure) -> Event:
+def _given_up(view: GoingStreamView, work: StreamWork, failure: Failure) -> Event:
+    if not _has_begun(view):
+        message = f"given up: {failure.message.rstrip('.')}; as far as is known it has committed nothing there"
+        return Event(type="Warning", reason=Reason.CLEAN_FAILED, message=message)
     place = f"in stream {work.sink.stream} at {work.sink.uri}" if work.sink.stream else f"at {work.source.uri}"
     message = (
         f"given up: {failure.message.rstrip('.')}; offsets, claims and consumers of {work.name} may be left {place}, "

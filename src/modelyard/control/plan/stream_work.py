@@ -1,5 +1,6 @@
 """What a stream's runners do, in the words of the runtime half; what no runner can do is refused here."""
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
@@ -19,7 +20,16 @@ from modelyard.control.plan.reference import Referrer
 from modelyard.control.plan.revision import Inputs, model_work
 from modelyard.control.plan.runtimes import Refusal
 from modelyard.control.plan.views import OwnedModel, StreamView
-from modelyard.wire.work import BatchWork, ModelWork, SinkWork, SourceWork, StartWork, StreamWork, WorkSpec
+from modelyard.wire.work import (
+    LOCAL_BROKER,
+    BatchWork,
+    ModelWork,
+    SinkWork,
+    SourceWork,
+    StartWork,
+    StreamWork,
+    WorkSpec,
+)
 
 KIND = "ModelStream"
 BESIDE_THE_FILES = "dead-letters"
@@ -29,6 +39,7 @@ _WAIT = {True: "10ms", False: "10s"}
 """Of messages (True) and of files."""
 _DRAIN_SECONDS = 30.0
 _KILLED_AFTER_SECONDS = 40.0
+_LAST_PORT = 65535
 _BROKERS = frozenset({"nats", "tls"})
 _STORES = frozenset({"", "file", "s3", "gs", "az"})
 _PAIRS = (
@@ -179,12 +190,29 @@ def faults(spec: ModelStreamSpec) -> Iterator[tuple[Reason, FieldError]]:
             f"{pair} is not supported, since offsets and results could not be committed together; supported are {known}"
         )
         yield Reason.UNSUPPORTED, FieldError("spec.source.uri", message)
-    yield from ((Reason.INVALID, each) for each in (*_keys(spec), *_overlaps(spec)))
+    yield from ((Reason.INVALID, each) for each in (*_brokers(spec), *_columns(spec), *_keys(spec), *_overlaps(spec)))
 
 
 def _scheme(uri: str) -> str:
     """`nats` of `nats://host`; "" of a path."""
     return uri.partition("://")[0].lower() if "://" in uri else ""
+
+
+def _brokers(spec: ModelStreamSpec) -> Iterator[FieldError]:
+    for path, place in (("spec.source", spec.source), ("spec.sink", spec.sink)):
+        if _scheme(place.uri) not in _BROKERS:
+            continue
+        if place.uri == LOCAL_BROKER and place.credentials:
+            yield FieldError(f"{path}.credentials", f"{LOCAL_BROKER} is reached with keys of its own; leave it out")
+        port = place.uri.rpartition(":")[2]
+        if port.isdecimal() and not 0 < int(port) <= _LAST_PORT:
+            yield FieldError(f"{path}.uri", f"there is no port {port}; expected 1 to {_LAST_PORT}")
+
+
+def _columns(spec: ModelStreamSpec) -> Iterator[FieldError]:
+    for path, columns in (("spec.source.columns", spec.source.columns), ("spec.sink.keep", spec.sink.keep)):
+        if twice := sorted(each for each, count in Counter(columns or ()).items() if count > 1):
+            yield FieldError(path, f"{', '.join(twice)} is there twice; name each field once")
 
 
 def _keys(spec: ModelStreamSpec) -> Iterator[FieldError]:

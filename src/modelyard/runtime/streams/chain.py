@@ -6,11 +6,17 @@
     _stream/<name>/03/tail.json                      a part, one of the last: where to look first
     _stream/<name>/03/notes/<first>-<sha256>.json    csv, jsonl: what the part of that content tells
     _stream/<name>/03/dead/<first>-<attempt>.ndjson  records that could not be scored
+    _stream/<name>/03/skips/<first>-0001.json        csv, jsonl: what comes before the rows of the part of that name
     _stream/<name>/staging/                          where a file is written before it gets its name, on file://
 
 Each part tells the position of its last record, and the next one is called after the position that follows: only one
 writer can commit what comes after a part. Names below `_stream/` never end as parts do, so that a glob for parts finds
 nothing else.
+
+Files of csv and jsonl without a row tell no types, and readers (pyarrow) refuse them, or those that follow. So where
+all records of a commit are bad, a skip is put there instead of a part: the part of that name is put later, with the
+first good records, and begins where the last skip ends. Skips of a part are numbered, and each is put if absent. They
+bind nobody but who has read them: whoever has not may still commit the part, and then the skips never were.
 """
 
 import base64
@@ -30,6 +36,7 @@ NOTED = ("parquet", "arrow")
 """Formats that keep one."""
 OWNER = "_stream/owner.json"
 _PART = re.compile(r"part-(\d{2})-(\d{20})\.([a-z]+)")
+_SKIP = re.compile(r".*/skips/(\d{20})-(\d{4})\.json")
 _DEAD = re.compile(r".*/(\d{20})-([0-9a-f]{16})\.ndjson")
 
 
@@ -41,7 +48,7 @@ class Note(_Struct, frozen=True, kw_only=True):
     """Of one part. last: position of its last message. records, dead_letters, expired: since the partition began.
 
     rows: in the part; guessed: there were none yet, so its types say nothing. source, created: the stream that was
-    read, and when that was made. dead: key of its dead letters.
+    read, and when that was made. dead: key of its dead letters; skipped: those of the skips before it.
     """
 
     stream: str
@@ -57,10 +64,40 @@ class Note(_Struct, frozen=True, kw_only=True):
     created: str = ""
     attempt: str
     dead: str = ""
+    skipped: tuple[str, ...] = ()
 
     @property
     def offset(self) -> Offset:
         return Offset(position=self.last, records=self.records, dead_letters=self.dead_letters, expired=self.expired)
+
+    @property
+    def letters(self) -> frozenset[str]:
+        """Keys of all dead letters that count."""
+        return frozenset(each for each in (self.dead, *self.skipped) if each)
+
+
+class Skip(_Struct, frozen=True, kw_only=True):
+    """A commit without a part. number: of those before the same part, from 1; first: in the name of that part. dead:
+    keys of the dead letters of this one and those before; the rest is as in a Note."""
+
+    first: int
+    number: int
+    last: int
+    records: int
+    dead_letters: int
+    expired: int
+    attempt: str
+    dead: tuple[str, ...]
+
+    @property
+    def offset(self) -> Offset:
+        return Offset(
+            position=self.last,
+            fence=self.first,
+            records=self.records,
+            dead_letters=self.dead_letters,
+            expired=self.expired,
+        )
 
 
 class Begun(_Struct, frozen=True, kw_only=True):
@@ -76,15 +113,19 @@ class Begun(_Struct, frozen=True, kw_only=True):
 
 
 class Owner(_Struct, frozen=True, kw_only=True):
-    """`owner.json`."""
+    """`owner.json`. partitions, subjects, key: as in the manifest; they say which records belong to which partition."""
 
     stream: str
+    partitions: int
+    subjects: tuple[str, ...]
+    key: int = 0
 
 
 class Tail(_Struct, frozen=True, kw_only=True):
-    """`tail.json`."""
+    """`tail.json`. first: of a part, one of the last. swept: dead letters of parts before it were looked at."""
 
     first: int
+    swept: int = 0
 
 
 def part(partition: int, first: int, format_name: str) -> str:
@@ -119,6 +160,17 @@ def note(name: str, partition: int, first: int, sha256: str) -> str:
 def dead(name: str, partition: int, first: int, attempt: str) -> str:
     """The records of an attempt that could not be scored."""
     return f"{folder(name, partition)}/dead/{first:020d}-{attempt}.ndjson"
+
+
+def skip(name: str, partition: int, first: int, number: int) -> str:
+    """What was committed before the part of that name, without any of its own."""
+    return f"{folder(name, partition)}/skips/{first:020d}-{number:04d}.json"
+
+
+def skip_of(key: str) -> tuple[int, int]:
+    """(first, number) in the key of a skip; (-1, 0) for everything else."""
+    found = _SKIP.fullmatch(key)
+    return (int(found[1]), int(found[2])) if found else (-1, 0)
 
 
 def attempt_of(key: str) -> tuple[int, str]:

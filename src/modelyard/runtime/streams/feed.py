@@ -20,7 +20,7 @@ MOST_BYTES = 8 * 2**20
 MOST_FILE_BYTES = 64 * 2**20
 """Of a group, before it is committed although there is room for more records."""
 CAREFUL_FROM = 3
-"""From this attempt on messages go one by one, through a model in a process of its own."""
+"""From this attempt on messages go one by one (for files a few at a time), through a model in a process of its own."""
 
 Begin = Callable[[int], Awaitable[int]]
 """The position of a message that is about to be scored -> how often that has begun, this time included."""
@@ -43,8 +43,8 @@ class Feed:
         """Put groups until cancelled. Raises what readings and models raise, and Refused for a record that stops it.
 
         What a runner had in hand when it ended is tried again from its first message on. If that happens again and
-        again, its messages are tried one by one, so that all before the one that ends it get done; that one is then the
-        first, and is given up in the end.
+        again, its messages are tried one by one (for files in ever smaller groups), so that all before the one that
+        ends it get done; that one is then the first, and is given up in the end.
         """
         messages = await self._next(reading, self._most())
         attempts = await begin(messages[0].position)
@@ -53,17 +53,22 @@ class Feed:
             await self._put_good(self.bench.give_up(messages.pop(0)), put)
         if attempts >= CAREFUL_FROM:
             _log.warning("what begins at message %d was tried %d times before", messages[0].position, attempts - 1)
-            await self._one_by_one(messages, reading, put)
+            await self._carefully(messages, reading, put, attempts)
             messages = []
         while True:
             await self._gather(messages or await self._next(reading, self._most()), reading, put)
             messages = []
 
-    async def _one_by_one(self, messages: list[Message], reading: Reading, put: Put) -> None:
+    async def _carefully(self, messages: list[Message], reading: Reading, put: Put, attempts: int) -> None:
         """As many as one group had, so that the one that ended the runner is among them."""
-        for _ in range(self._rows):
-            each = messages.pop(0) if messages else (await self._next(reading, 1))[0]
-            await self._put_good(await self._score([each], careful=True), put)
+        left, size = self._rows, 1
+        if self.files:
+            left, size = self._together(attempts - 1), self._together(attempts)
+        while left > 0:
+            some = messages[:size] or await self._next(reading, size)
+            messages = messages[len(some) :]
+            left -= len(some)
+            await self._put_good(await self._score(some, careful=True), put)
         if messages:
             await self._gather(messages, reading, put)
 
@@ -132,6 +137,15 @@ class Feed:
         middle = len(group.messages) // 2
         for half in (group.messages[:middle], group.messages[middle:]):
             await self._put_fitting(await self._score(half, careful=False), put)
+
+    def _together(self, attempts: int) -> int:
+        """Messages of one file: a file for each of a hundred thousand helps nobody, so they get fewer with each attempt
+        that came to nothing, and in the end the message is alone that ends runners."""
+        if attempts < CAREFUL_FROM:
+            return self._rows
+        if attempts >= self.bench.work.max_deliver:
+            return 1
+        return max(1, int(self._rows / 50.0 ** (attempts - CAREFUL_FROM + 1)))
 
     def _most(self) -> int:
         return max(1, int(self._rows / self._per_message))

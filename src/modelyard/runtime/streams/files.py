@@ -11,12 +11,10 @@ names of parts.
 import asyncio
 import contextlib
 import hashlib
-import logging
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -25,33 +23,20 @@ import pyarrow.parquet as pq
 from modelyard.base.conditions import Reason
 from modelyard.runtime.scoring.parts import Part
 from modelyard.runtime.scoring.refused import Refused
-from modelyard.runtime.streams import chain, tables
-from modelyard.runtime.streams.chain import Begun, Note, Owner, Tail
+from modelyard.runtime.streams import aside, chain, prefix, tables
+from modelyard.runtime.streams.chain import Begun, Note, Owner, Skip, Tail
 from modelyard.runtime.streams.port import Away, Committed, Fenced, Outcome, Unknown
+from modelyard.runtime.streams.prefix import Target
 from modelyard.runtime.streams.records import Group, Offset
 from modelyard.storage.commit import Item, commit
 from modelyard.storage.errors import StoreRefused, StoreUnavailable
 from modelyard.storage.stores import Entry, Store
 
-_log = logging.getLogger(__name__)
 CUT_BYTES = 64 * 2**20
 """A group is committed when its tables have so many bytes, however long it may still wait."""
 MOST_PART_BYTES = 256 * 2**20
-_MOST_NOTE_BYTES = 2**20
-S = TypeVar("S", bound=msgspec.Struct)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """stream: `<namespace>.<name>`. format: of the files (`encode.Codec.format`); empty: columns of one without rows
-    (`encode.Codec.empty`). source, created: the stream that is read, and when that was made, as its broker says."""
-
-    stream: str
-    partition: int
-    format: str
-    empty: pa.Schema
-    source: str
-    created: str = ""
+_MOST_SKIPS = 1000
+"""Before the same part; then it is put without rows all the same, or their list would grow for ever."""
 
 
 class FilesSink:
@@ -64,24 +49,39 @@ class FilesSink:
         self._staging = chain.staging(target.stream)
         self._schema: pa.Schema | None = None
         """Of the last part, whose types are gone on with."""
-        self._leftovers: set[str] = set()
-        """Dead letters of attempts that may have been lost: decided when the part that they were for is there."""
+        self._letters = aside.Letters(store, self._folder)
+        self._skips = aside.Skips(store, target.stream, target.partition)
+        self._skip: Skip | None = None
+        """The last one before the next part."""
+        self._swept = 0
 
     async def recover(self) -> Offset | None:
-        """The offset after the last part; that of `begin` without any; None if the partition has not begun."""
+        """The offset after the last part, or skip; that of `begin` without any; None if the partition has not begun."""
         with _told():
             await self._check_owner()
             begun = await self._read(f"{self._folder}/begin.json", Begun)
             if begun is not None:
-                self._check_begun(begun)
-            note = await self._last_note()
+                prefix.check_begun(begun, self._target, self._store.uri)
+            tail = await self._read(f"{self._folder}/tail.json", Tail)
+            note = await self._last_note(tail)
             offset = None if begun is None else Offset(position=begun.position)
             if note is not None:
-                self._check_source(note.source, note.created)
+                prefix.check_source(note.source, note.created, self._target, self._store.uri)
+                prefix.check_outputs(self._schema, self._target, self._store.uri)
                 offset = note.offset
-            if offset is not None:
-                await self._look_for_leftovers(note)
-            return offset
+            return None if offset is None else await self._recovered(offset, note, tail)
+
+    async def _recovered(self, offset: Offset, note: Note | None, tail: Tail | None) -> Offset:
+        """With what killed runners have left removed."""
+        self._swept = tail.swept if tail is not None else 0
+        with contextlib.suppress(_NoteGoneError):
+            await self._letters.sweep(note, self._swept, self._note)
+        if note is not None:
+            self._swept = note.first
+        if self._target.partition == 0:
+            await aside.remove_drafts(self._store, self._staging)
+        self._skip = None if self._target.format in chain.NOTED else await self._skips.last(_slot(offset))
+        return offset if self._skip is None else self._skip.offset
 
     async def begin(self, position: int) -> Outcome:
         """Fix where the partition begins. position: of the last message that is left out."""
@@ -117,10 +117,10 @@ class FilesSink:
             return Unknown(away.message)
 
     async def _commit(self, offset: Offset, group: Group, expired: int) -> Outcome:
-        target, attempt = self._target, secrets.token_hex(8)
-        first = offset.position + 1
+        target, attempt, first = self._target, secrets.token_hex(8), _slot(offset)
         letters = [each for each in group.outgoing if each.dead]
         dead = chain.dead(target.stream, target.partition, first, attempt) if letters else ""
+        before = self._skip if self._skip is not None and self._skip.first == first else None
         note = Note(
             stream=target.stream,
             partition=target.partition,
@@ -135,18 +135,60 @@ class FilesSink:
             created=target.created,
             attempt=attempt,
             dead=dead,
+            skipped=before.dead if before is not None else (),
         )
-        body, schema = await asyncio.to_thread(self._encoded, group, note)
         beside = {dead: chain.dead_body(letters)} if dead else {}
-        if target.format not in chain.NOTED and not await self._noted_first(note, body, beside):
+        number = before.number + 1 if before is not None else 1
+        if target.format in chain.NOTED:
+            return await self._put_part(note, group, beside)
+        if not note.rows and number <= _MOST_SKIPS:
+            return await self._put_skip(note, number, beside)
+        if await self._store.head(self._skips.key(first, number)) is not None:
+            return Fenced()  # somebody has come further, and nobody has to do that again
+        return await self._put_part(note, group, beside)
+
+    async def _put_part(self, note: Note, group: Group, beside: Mapping[str, bytes]) -> Outcome:
+        attempt = note.attempt
+        body, schema = await asyncio.to_thread(self._encoded, group, note)
+        if self._target.format not in chain.NOTED and not await self._noted_first(note, body, beside):
             attempt = ""  # the same part was made by somebody else: it may be put, and will not be this attempt's
-        item = Item(key=self._part(first), body=body, staging=self._staging, beside=beside if attempt else {})
-        found = await commit(self._store, item, attempt, lambda: self._winner(first))
+        beside = beside if attempt else {}
+        item = Item(key=self._part(note.first), body=body, staging=self._staging, beside=beside)
+        found = await commit(self._store, item, attempt, lambda: self._winner(note.first))
         if not attempt or found != attempt:
             return Fenced()
         self._schema = None if note.guessed else schema
+        self._skip = None
         await self._tidy(note)
         return Committed(note.offset)
+
+    async def _put_skip(self, note: Note, number: int, beside: Mapping[str, bytes]) -> Outcome:
+        """What the note tells, of no rows, without a part. Fenced where the part is there already; if it comes at the
+        same moment the skip is void, and the next commit finds that out."""
+        skip = Skip(
+            first=note.first,
+            number=number,
+            last=note.last,
+            records=note.records,
+            dead_letters=note.dead_letters,
+            expired=note.expired,
+            attempt=note.attempt,
+            dead=(*note.skipped, *beside),
+        )
+        key = self._skips.key(note.first, number)
+
+        async def winner() -> str:
+            found = await self._read(key, Skip)
+            return "" if found is None else found.attempt
+
+        item = Item(key=key, body=msgspec.json.encode(skip), staging=self._staging, beside=beside)
+        if await commit(self._store, item, skip.attempt, winner) != skip.attempt:
+            return Fenced()
+        if await self._store.head(self._part(note.first)) is not None:
+            await self._store.delete([key, *beside])
+            return Fenced()
+        self._skip = skip
+        return Committed(skip.offset)
 
     async def _noted_first(self, note: Note, body: bytes, beside: Mapping[str, bytes]) -> bool:
         """Put the note of a part that cannot hold it. False: there is one of the same part by another attempt."""
@@ -184,11 +226,11 @@ class FilesSink:
 
     async def _tidy(self, note: Note) -> None:
         """After a commit: where to look first next time, and nothing of lost attempts. None of it has to succeed."""
-        lost = sorted(key for key in self._leftovers if chain.attempt_of(key)[0] == note.first)
+        tail = Tail(first=note.first, swept=self._swept)
         with contextlib.suppress(StoreUnavailable, StoreRefused):
-            await self._store.put(f"{self._folder}/tail.json", msgspec.json.encode(Tail(first=note.first)))
-            await self._store.delete(lost)
-            self._leftovers.difference_update(lost)
+            await self._store.put(f"{self._folder}/tail.json", msgspec.json.encode(tail))
+            await self._letters.decided(note)
+            await self._skips.decided(note.first)
 
     async def _winner(self, first: int) -> str:
         """The attempt that has committed what begins there. Raises StoreUnavailable where that cannot be told: so
@@ -201,9 +243,8 @@ class FilesSink:
             Reason.STORE_UNREACHABLE, f"{self._store.uri}/{self._part(first)} went while it was committed"
         )
 
-    async def _last_note(self) -> Note | None:
+    async def _last_note(self, tail: Tail | None) -> Note | None:
         """Of the last part: from the one that was last lately on; by a listing of all where that is gone."""
-        tail = await self._read(f"{self._folder}/tail.json", Tail)
         try:
             note = await self._note(tail.first) if tail is not None else None
             while note is not None:
@@ -234,7 +275,7 @@ class FilesSink:
         note = await (self._noted(entry) if self._target.format in chain.NOTED else self._beside(key, first))
         if note is None or note.first != first or note.stream != self._target.stream:
             who = f"stream {note.stream}" if note is not None else "something else"
-            raise self._in_use(f"{self._store.uri}/{key} was written by {who}")
+            raise prefix.in_use(f"{self._store.uri}/{key} was written by {who}")
         return note
 
     async def _noted(self, entry: Entry) -> Note | None:
@@ -267,46 +308,12 @@ class FilesSink:
         sha256 = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
         return chain.note(self._target.stream, self._target.partition, first, sha256)
 
-    async def _look_for_leftovers(self, note: Note | None) -> None:
-        """Dead letters of lost attempts: of the last part it is known which one won, of the next one not yet."""
-        first, last, won = (-1, -1, "") if note is None else (note.first, note.last, note.attempt)
-        keys = [each.key for each in await self._store.list(f"{self._folder}/dead")]
-        attempts = {key: chain.attempt_of(key) for key in keys}
-        lost = [key for key, (of, attempt) in attempts.items() if of == first and attempt != won]
-        self._leftovers = {key for key, (of, _) in attempts.items() if of > last}
-        if lost:
-            _log.info("partition %d: %d files of lost attempts are removed", self._target.partition, len(lost))
-            await self._store.delete(lost)
-
     async def _own(self) -> None:
-        body = msgspec.json.encode(Owner(stream=self._target.stream))
-        if not await self._store.create(chain.OWNER, body, staging=self._staging):
+        if not await self._store.create(chain.OWNER, msgspec.json.encode(self._target.owner), staging=self._staging):
             await self._check_owner()
 
     async def _check_owner(self) -> None:
-        owner = await self._read(chain.OWNER, Owner)
-        if owner is not None and owner.stream != self._target.stream:
-            raise self._in_use(f"stream {owner.stream} writes to {self._store.uri}")
-
-    def _check_begun(self, begun: Begun) -> None:
-        self._check_source(begun.source, begun.created)
-        if begun.format != self._target.format:
-            raise self._in_use(
-                f"{self._store.uri} holds {begun.format} of this stream, and spec.sink.format is {self._target.format}"
-            )
-
-    def _check_source(self, source: str, created: str) -> None:
-        target = self._target
-        if (source, created) != (target.source, target.created):
-            raise Refused(
-                Reason.SOURCE_REPLACED,
-                f"{self._store.uri} continues stream {source}, made {created or 'once'}, and the source is "
-                f"{target.source}, made {target.created or 'once'}: positions mean something else now; give the stream "
-                "another name and another prefix",
-            )
-
-    def _in_use(self, what: str) -> Refused:
-        return Refused(Reason.OUTPUT_IN_USE, f"{what}; give each stream a prefix of its own")
+        prefix.check_owner(await self._read(chain.OWNER, Owner), self._target, self._store.uri)
 
     def _lost(self, what: str) -> Refused:
         return Refused(
@@ -318,14 +325,13 @@ class FilesSink:
     def _part(self, first: int) -> str:
         return chain.part(self._target.partition, first, self._target.format)
 
-    async def _read(self, key: str, kind: type[S]) -> S | None:
-        data = await self._store.get(key, limit_bytes=_MOST_NOTE_BYTES)
-        if data is None:
-            return None
-        try:
-            return msgspec.json.decode(data, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise Refused(Reason.OUTPUT_IN_USE, f"{self._store.uri}/{key} was changed by somebody: {error}") from error
+    async def _read(self, key: str, kind: type[aside.S]) -> aside.S | None:
+        return await aside.read(self._store, key, kind)
+
+
+def _slot(offset: Offset) -> int:
+    """What the next part is called after: with skips not where its records begin, but where they do."""
+    return offset.fence or offset.position + 1
 
 
 class _NoteGoneError(Exception):

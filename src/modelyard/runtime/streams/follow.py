@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from modelyard.base.conditions import Reason
 from modelyard.runtime.report.file import ReportFile
 from modelyard.runtime.scoring.refused import Refused
 from modelyard.runtime.scoring.scored_model import ScoredModel
@@ -73,7 +74,7 @@ async def clean(work: StreamWork, place: Place) -> None:
 async def _wire(
     work: StreamWork, place: Place, keys: Keys, codec: Codec, stack: AsyncExitStack, reporter: Reporter
 ) -> Wiring:
-    """Try until everything is as it must be; meanwhile the report says what is not."""
+    """Try until everything is as it must be; meanwhile the report says what is not. Raises Refused for keys."""
     pause = _FIRST_PAUSE_SECONDS
     while True:
         attempt = AsyncExitStack()
@@ -81,6 +82,8 @@ async def _wire(
             wiring = await attempt.enter_async_context(wiring_of.wired(work, place, keys, codec))
         except (Away, Refused) as error:
             await attempt.aclose()
+            if error.reason is Reason.BROKER_REFUSED:
+                raise  # keys are read once: the process that is started in place of this one reads new ones
             _log.warning("%s: %s", error.reason, error.message)
             reporter.tell(StreamReport(problem=Failure(reason=error.reason, message=error.message[:1500], retry=True)))
             await asyncio.sleep(pause)

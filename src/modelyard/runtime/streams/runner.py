@@ -69,8 +69,13 @@ class Runner:
     def problems(self) -> list[Problem]:
         """What keeps it from working, the worst first."""
         own = [self.problem] if self.problem else []
-        lanes = [each.lane.state.problem for _, each in sorted(self.held.items())]
-        return [*own, *(each for each in lanes if each is not None)]
+        lanes = [(number, each.lane.state.problem) for number, each in sorted(self.held.items())]
+        return [*own, *(self._named(number, found) for number, found in lanes if found is not None)]
+
+    def _named(self, number: int, problem: Problem) -> Problem:
+        if self.work.partitions == 1:
+            return problem
+        return Problem(problem.reason, f"partition {number}: {problem.message}")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop`; then every lane finishes its commit and gives its partition back."""

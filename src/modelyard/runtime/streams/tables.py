@@ -86,6 +86,23 @@ def _cast(array: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | None:
     return found if back.equals(array) else None
 
 
+def holds(kind: pa.DataType, other: pa.DataType) -> bool:
+    """Whether a column of that type takes every value of the other one as it is."""
+    if kind == other or pa.types.is_string(kind):
+        return True
+    if pa.types.is_floating(kind) and pa.types.is_floating(other):
+        return bool(kind.bit_width >= other.bit_width)
+    if not pa.types.is_integer(other):
+        return False
+    if pa.types.is_floating(kind):
+        exact = {16: 11, 32: 24, 64: 53}[kind.bit_width]
+        return bool(exact >= other.bit_width)
+    if not pa.types.is_integer(kind):
+        return False
+    signed, other_signed = pa.types.is_signed_integer(kind), pa.types.is_signed_integer(other)
+    return bool(kind.bit_width >= other.bit_width + (signed and not other_signed)) and signed >= other_signed
+
+
 def texts_of(array: pa.ChunkedArray) -> pa.ChunkedArray:
     """Text as it is, all else as JSON."""
     if pa.types.is_string(array.type):

@@ -12,7 +12,7 @@ from pathlib import Path
 from modelyard.base.conditions import Reason
 from modelyard.runtime.scoring.refused import Refused
 from modelyard.runtime.streams.encode import Codec
-from modelyard.runtime.streams.files import FilesSink, Target
+from modelyard.runtime.streams.files import FilesSink
 from modelyard.runtime.streams.nats.acked import AckedLink
 from modelyard.runtime.streams.nats.broker import Broker, connect
 from modelyard.runtime.streams.nats.claims import Claims
@@ -22,6 +22,7 @@ from modelyard.runtime.streams.nats.filed import FiledLink
 from modelyard.runtime.streams.nats.setup import prepare_claims, prepare_sink, prepare_source
 from modelyard.runtime.streams.nats.source import Identity
 from modelyard.runtime.streams.port import Away, Link
+from modelyard.runtime.streams.prefix import Target
 from modelyard.storage.errors import StoreRefused, StoreUnavailable
 from modelyard.storage.stores import Store
 from modelyard.wire.work import Place, StreamWork
@@ -79,8 +80,12 @@ def _filed(broker: Broker, work: StreamWork, store: Store, codec: Codec, partiti
         target = Target(
             stream=work.name,
             partition=number,
+            partitions=work.partitions,
+            subjects=work.source.subjects,
+            key=work.key_token,
             format=codec.format,
             empty=codec.empty,
+            kept=tuple(work.sink.keep),
             source=identity.stream,
             created=identity.created,
         )
@@ -92,11 +97,18 @@ def _filed(broker: Broker, work: StreamWork, store: Store, codec: Codec, partiti
 async def _store(work: StreamWork, place: Place, keys: Keys) -> Store:
     """Raises Away and Refused: the errors of stores in the words of streams."""
     try:
-        return await Store.open(work.sink.uri, root=place.root, credentials=keys["sink"]).settled()
+        store = Store.open(work.sink.uri, root=place.root, credentials=keys["sink"])
+        single = (await store.settled()).single
     except StoreUnavailable as error:
         raise Away(Reason.STORE_UNREACHABLE, error.message) from error
     except StoreRefused as error:
         raise Refused(Reason(error.reason), error.message) from error
+    if single:
+        raise Refused(
+            Reason.INVALID,
+            f"{store.uri} is a single object, and files need a folder or prefix; name another, or move it",
+        )
+    return store
 
 
 async def clean(work: StreamWork, place: Place, keys: Keys) -> None:

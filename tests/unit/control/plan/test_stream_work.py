@@ -97,6 +97,28 @@ def test_what_a_schema_cannot_say_is_refused(spec: Object, expected: str) -> Non
     assert expected in message
 
 
+@pytest.mark.parametrize(
+    ("spec", "path", "expected"),
+    [
+        ({"source": {**SOURCE, "uri": "nats://nats:99999"}}, "spec.source.uri", "there is no port 99999"),
+        ({"sink": {**SINK, "uri": "tls://[::1]:0"}}, "spec.sink.uri", "there is no port 0"),
+        ({"source": {**SOURCE, "uri": LOCAL_BROKER, "credentials": "x"}}, "spec.source.credentials", "leave it out"),
+        ({"source": {**SOURCE, "columns": ["a", "b", "a"]}}, "spec.source.columns", "a is there twice"),
+        ({"sink": {**SINK, "keep": ["id", "id"]}}, "spec.sink.keep", "id is there twice"),
+    ],
+)
+def test_what_could_never_work_is_refused_before_anything_runs(spec: Object, path: str, expected: str) -> None:
+    reason, message = refused(stream(**spec))
+    assert reason == Reason.INVALID
+    assert path in message
+    assert expected in message
+
+
+@pytest.mark.parametrize("uri", ["nats://nats", "tls://[::1]:4222", LOCAL_BROKER])
+def test_addresses_of_brokers_that_can_be_right_pass(uri: str) -> None:
+    assert isinstance(resolved(stream(source={**SOURCE, "uri": uri})), Inputs)
+
+
 def test_results_may_lie_beside_the_source_on_another_subject() -> None:
     assert work(stream(sink={**SINK, "stream": "payments"})).sink.stream == "payments"
 

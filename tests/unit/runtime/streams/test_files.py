@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from modelyard.base.conditions import Reason
 from modelyard.runtime.scoring.refused import Refused
-from modelyard.runtime.streams.files import FilesSink, Target
+from modelyard.runtime.streams.files import FilesSink
 from modelyard.runtime.streams.port import Away, Committed, Fenced, Outcome, Unknown
+from modelyard.runtime.streams.prefix import Target
 from modelyard.runtime.streams.records import Group, Message, Offset, Outgoing
 from modelyard.storage.errors import StoreUnavailable
 from modelyard.storage.stores import Entry, Store
@@ -101,8 +102,10 @@ def sink(store: Any, format_name: str = "parquet", **changes: Any) -> FilesSink:
     fields = {
         "stream": "default.fraud",
         "partition": 3,
+        "subjects": ("in.>",),
         "format": format_name,
         "empty": EMPTY,
+        "kept": ("id",),
         "source": "in",
         "created": "t",
     }
@@ -186,15 +189,93 @@ async def test_dead_letters_lie_beside_and_their_part_names_them() -> None:
     ]
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", ["parquet", "arrow"])
 async def test_dead_letters_alone_are_a_part_without_rows(format_name: str) -> None:
     store = Twin()
     files, offset = await begun(store, format_name)
     offset = committed(await files.commit(offset, group(101, 102, dead=2), 0))
     offset = committed(await files.commit(offset, group(103, 103), 0))
     assert await sink(store, format_name).recover() == offset
-    if format_name != "csv":  # no reader of CSV tells types of columns without values
-        assert ids(store, format_name) == [103], "what was a guess is not gone on with"
+    assert ids(store, format_name) == [103], "what was a guess is not gone on with"
+
+
+@pytest.mark.parametrize("format_name", ["csv", "jsonl"])
+async def test_dead_letters_alone_are_no_file_where_one_without_rows_could_not_be_read(format_name: str) -> None:
+    store = Twin()
+    files, offset = await begun(store, format_name)
+    offset = committed(await files.commit(offset, group(101, 102, dead=2), 3))
+    assert (offset.position, offset.records, offset.dead_letters, offset.expired) == (102, 2, 2, 3)
+    assert store.keys("part-") == []
+    other = sink(store, format_name)
+    assert await other.recover() == offset, "nobody scores them again"
+    second = committed(await other.commit(offset, group(103, 103, dead=1), 0))
+    assert await files.commit(offset, group(103, 104, dead=1), 0) == Fenced(), "the skip after it is there"
+    assert await files.recover() == second
+    third = committed(await files.commit(second, group(104, 106, dead=1), 0))
+    assert store.keys("part-") == [f"part-03-00000000000000000101.{format_name}"]
+    assert ids(store, format_name) == [104, 105]
+    assert (third.records, third.dead_letters) == (6, 4)
+    assert await sink(store, format_name).recover() == third
+    assert len(store.keys("_stream/default.fraud/03/dead/")) == 3
+    assert store.keys("_stream/default.fraud/03/skips/") == []
+    assert await other.commit(second, group(104, 106, dead=3), 0) == Fenced(), "the part is there"
+    assert len(store.keys("_stream/default.fraud/03/dead/")) == 3
+    fourth = committed(await files.commit(third, group(107, 108), 0))
+    assert store.keys("part-")[1:] == [f"part-03-00000000000000000107.{format_name}"]
+    assert await sink(store, format_name).recover() == fourth
+
+
+@pytest.mark.parametrize("format_name", ["csv", "jsonl"])
+async def test_a_part_by_somebody_who_saw_no_skip_makes_it_void(format_name: str) -> None:
+    inner = Twin()
+    files, offset = await begun(inner, format_name)
+    met: list[Offset] = []
+
+    class Slow(Faulty):
+        async def create(self, key: str, body: bytes, *, staging: str = "") -> bool:
+            if key.startswith("part-"):
+                met.append(committed(await files.commit(offset, group(101, 104, dead=4), 0)))
+            return await super().create(key, body, staging=staging)
+
+    winner = sink(Slow(inner, lambda name, key: ""), format_name)
+    won = committed(await winner.commit(offset, group(101, 103, dead=1), 0))
+    assert met[0].position == 104
+    assert await files.commit(met[0], group(105, 106), 0) == Fenced()
+    assert await files.recover() == won
+    committed(await files.commit(won, group(104, 105), 0))
+    assert ids(inner, format_name) == [101, 102, 104, 105]
+    dead = inner.keys("_stream/default.fraud/03/dead/")
+    assert [json.loads(line)["position"] for key in dead for line in _lines(inner, key)] == [103]
+
+
+async def test_a_model_with_outputs_of_another_type_does_not_spoil_the_prefix() -> None:
+    store = Twin()
+    files, offset = await begun(store)
+    offset = committed(await files.commit(offset, group(101, 102), 0))
+    narrower = pa.schema([("id", pa.string()), ("y", pa.float32())])
+    assert await sink(store, empty=narrower).recover() == offset
+    more = pa.schema([("id", pa.string()), ("key", pa.string()), ("y", pa.float64()), ("label", pa.string())])
+    assert await sink(store, empty=more, kept=("id", "key")).recover() == offset
+    other = pa.schema([("id", pa.string()), ("y", pa.list_(pa.float64()))])
+    with pytest.raises(Refused, match=r"y \(double there, list<item: double> now\); go back to the model") as caught:
+        await sink(store, empty=other).recover()
+    assert caught.value.reason is Reason.SCHEMA_MISMATCH
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+async def test_dead_letters_of_a_loser_that_nobody_knew_of_go_later(format_name: str) -> None:
+    """Put after the winner had looked, by a runner that was killed before it had to know."""
+    store = Twin()
+    files, first = await begun(store, format_name)
+    offset = first
+    late = Faulty(store, lambda name, key: "kill before" if name == "create" and key.startswith("part-") else "")
+    with pytest.raises(Killed):
+        await sink(late, format_name).commit(first, group(101, 109, dead=8), 0)
+    for last in (104, 106, 108):
+        offset = committed(await files.commit(offset, group(offset.position + 1, last, dead=1), 0))
+    assert len(store.keys("_stream/default.fraud/03/dead/")) == 4
+    assert await sink(store, format_name).recover() == offset
+    assert len(store.keys("_stream/default.fraud/03/dead/")) == 3
 
 
 async def test_of_two_who_begin_one_decides_where() -> None:
@@ -346,10 +427,14 @@ async def test_another_stream_format_or_source_at_the_prefix_is_refused() -> Non
     store = Twin()
     files, offset = await begun(store)
     for changes, reason, told in (
-        ({"stream": "default.other"}, Reason.OUTPUT_IN_USE, "stream default.fraud writes to memory:"),
+        ({"stream": "default.other"}, Reason.OUTPUT_IN_USE, "memory: holds the files of stream default.fraud"),
         ({"format": "csv"}, Reason.OUTPUT_IN_USE, "holds parquet of this stream, and spec.sink.format is csv"),
         ({"source": "in2"}, Reason.SOURCE_REPLACED, "continues stream in, made t, and the source is in2"),
         ({"created": "later"}, Reason.SOURCE_REPLACED, "made later"),
+        ({"partitions": 8}, Reason.OUTPUT_IN_USE, "with 1 partitions of in.>, and now it has 8 partitions of in.>"),
+        ({"partition": 5, "partitions": 8}, Reason.OUTPUT_IN_USE, "now it has 8"),
+        ({"subjects": ("out.>",)}, Reason.OUTPUT_IN_USE, "now it has 1 partitions of out.>"),
+        ({"key": 2}, Reason.OUTPUT_IN_USE, "in.> by token 2: going on could"),
     ):
         with pytest.raises(Refused, match=told) as caught:
             await sink(store, **changes).recover()
@@ -433,15 +518,16 @@ def test_whatever_happens_every_record_is_there_once(seed: int, format_name: str
         await asyncio.gather(*(driven() for _ in range(runners)))
         offset = await sink(store, format_name).recover()
         assert offset is not None
-        parts = len(store.keys("part-"))
-        assert (offset.position, offset.records, offset.dead_letters, offset.expired) == (end, end, len(bad), parts)
+        assert (offset.position, offset.records, offset.dead_letters) == (end, end, len(bad))
+        if format_name in ("parquet", "arrow"):  # else there are commits without a part
+            assert offset.expired == len(store.keys("part-"))
 
     asyncio.run(scenario())
     assert ids(store, format_name) == [each for each in range(1, end + 1) if each not in bad]
     dead = [
         json.loads(line)["position"] for key in store.keys("_stream/") if "/dead/" in key for line in _lines(store, key)
     ]
-    assert set(dead) == bad
+    assert sorted(dead) == sorted(bad) if end not in bad else set(dead) == bad  # what follows would decide that
 
 
 def _lines(store: Twin, key: str) -> list[bytes]:

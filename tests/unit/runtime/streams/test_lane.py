@@ -12,6 +12,7 @@ from modelyard.runtime.streams.feed import Feed
 from modelyard.runtime.streams.lane import Lane
 from modelyard.runtime.streams.machine import Phase
 from modelyard.runtime.streams.trials import Trials
+from modelyard.wire.work import BatchWork
 from streams_testing import Echo, MemoryLink, MemoryPartition, message, work
 
 
@@ -31,12 +32,14 @@ class Counts:
 
 
 class Rig:
-    def __init__(self, *, dead_letter: str = "out.dead", before: int = 0, begun: bool = False) -> None:
+    def __init__(self, *, dead_letter: str = "out.dead", before: int = 0, begun: bool = False, files: int = 0) -> None:
+        """files: rows of one, for a sink that takes files."""
         self.there = MemoryPartition()
-        self.bench = Echo(work(dead_letter=dead_letter))
+        batch = BatchWork(rows=files or 4, wait_seconds=0.0)
+        self.bench = Echo(work(dead_letter=dead_letter, batch=batch))
         self.books = Books()
         self.counts = Counts(before)
-        feed = Feed(bench=self.bench, files=False, most_bytes=2**20)
+        feed = Feed(bench=self.bench, files=bool(files), most_bytes=2**20)
         trials = Trials(self.counts.count, self.counts.forget)
         self.lane = Lane(0, MemoryLink(self.there), feed, self.books, begun=begun, trials=trials)
 
@@ -200,3 +203,16 @@ async def test_no_more_is_read_than_is_in_hand() -> None:
         rig.there.publish(*(message(each) for each in range(1, 1001)))
         await until(lambda: len(rig.there.faults) < 190)
         assert rig.lane.in_hand <= 3 * 4
+
+
+@pytest.mark.parametrize(("before", "sizes"), [(2, [200] * 50), (3, [4] * 50), (4, [1] * 4), (5, [1] * 1)])
+async def test_into_files_they_are_tried_in_smaller_groups_with_each_attempt(before: int, sizes: list[int]) -> None:
+    """So that one message that ends runners does not leave as many files as a file has records."""
+    rig = Rig(before=before, files=10_000)
+    rig.there.publish(*(message(each) for each in range(1, 20_001)))
+    async with rig.running():
+        await until(lambda: any(not careful for _, careful in rig.bench.calls))
+    given_up = before == 5
+    careful = [positions for positions, careful in rig.bench.calls if careful]
+    assert [len(each) for each in careful] == sizes
+    assert [position for each in careful for position in each] == list(range(1 + given_up, sum(sizes) + 1 + given_up))

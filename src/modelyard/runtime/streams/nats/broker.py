@@ -71,6 +71,10 @@ class Broker:
     def connected(self) -> bool:
         return self._session is not None and not self._session.lost
 
+    @property
+    def _anonymous(self) -> bool:
+        return self.uri != LOCAL_BROKER and not self._login.options
+
     async def session(self) -> Session:
         """The connection, made if there is none. Raises Away, and Refused for credentials; both at once in a pause."""
         if self._session is not None and not self._session.lost:
@@ -125,7 +129,7 @@ class Broker:
             await session.open()
         except (errors.Error, OSError) as error:  # with TimeoutError
             await session.close()
-            raise not_connected(_told(error, seen), where) from None
+            raise not_connected(_told(error, seen), where, anonymous=self._anonymous) from None
         except BaseException:
             await session.close()
             raise

@@ -39,7 +39,8 @@ class _Attempt(msgspec.Struct, frozen=True):
 
 
 class Claims:
-    """Of one runner. Methods raise Away and Refused. runner: differs between all runners, restarted ones included."""
+    """Of one runner. Methods raise Away and Refused. runner: differs between all that live at one time; one that is
+    started again under the name of one that ended takes over what that one held."""
 
     def __init__(self, broker: Broker, work: StreamWork, runner: str) -> None:
         self._broker = broker
@@ -48,6 +49,7 @@ class Claims:
         self._root = f"{CLAIMS_SUBJECT}.{claims_key(work)}"
         self._held: dict[int, int] = {}
         """Partition -> the sequence of our claim."""
+        self._looked = False
         self._shown: int | None = None
 
     async def claim(self, partition: int) -> bool:
@@ -72,9 +74,14 @@ class Claims:
             await self._remove(sequence)
 
     async def claimed(self) -> frozenset[int]:
-        """Partitions that somebody has claimed."""
-        found = await self._subjects(self._claim("*"))
-        return frozenset(int(each.rpartition(".")[2]) for each in found)
+        """Partitions that somebody has claimed. The first time without those of an earlier process of this runner: they
+        can be claimed at once, and would else lie idle for SECONDS."""
+        found = frozenset(int(each.rpartition(".")[2]) for each in await self._subjects(self._claim("*")))
+        if self._looked:
+            return found
+        others = [each for each in sorted(found) if each in self._held or not await self._is_ours(each)]
+        self._looked = True
+        return frozenset(others)
 
     async def show(self) -> None:
         """This runner is there, for SECONDS."""
@@ -116,6 +123,10 @@ class Claims:
         if found is None or found.payload != self._runner.encode():
             return False
         return await self._put(partition, found.sequence)
+
+    async def _is_ours(self, partition: int) -> bool:
+        found = await self._last(self._claim(partition))
+        return found is not None and found.payload == self._runner.encode()
 
     async def _put(self, partition: int, expected: int) -> bool:
         headers = {

@@ -90,8 +90,8 @@ def forbidden(operation: str, subject: str) -> Refused:
     )
 
 
-def not_connected(error: Exception, where: str) -> Away | Refused:
-    """Why connecting failed. where: host and port."""
+def not_connected(error: Exception, where: str, *, anonymous: bool) -> Away | Refused:
+    """Why connecting failed. where: host and port. anonymous: no credentials are given."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return Refused(
             Reason.BROKER_REFUSED,
@@ -110,6 +110,11 @@ def not_connected(error: Exception, where: str) -> Away | Refused:
     if isinstance(error, errors.AuthorizationError) or (
         isinstance(error, errors.Error) and "maximum" not in text and any(word in text for word in _CREDENTIALS)
     ):
+        if anonymous:
+            return Refused(
+                Reason.BROKER_REFUSED,
+                f"{where} asks for credentials, and none are given; name a Secret in `credentials`",
+            )
         return Refused(
             Reason.BROKER_REFUSED, f"{where} refuses these credentials; correct the Secret that `credentials` names"
         )

@@ -20,6 +20,8 @@ from modelyard.runtime.streams.nats.subjects import (
 from modelyard.wire.work import StreamWork
 
 LEAST_VERSION = (2, 12)
+MADE = {"modelyard.dev/made-by": "modelyard"}
+"""Metadata of streams that we made. Only those are given subjects that they lack; nothing else is ever changed."""
 _NEEDED_OF_OFFSETS = ("allow_atomic", "allow_msg_ttl", "allow_rollup_hdrs")
 _NEEDED_OF_CLAIMS = ("allow_msg_ttl", "allow_rollup_hdrs")
 
@@ -93,6 +95,11 @@ def unsuitable_sink(work: StreamWork, config: Mapping[str, Any]) -> Sequence[str
     if transform is not None and any(overlaps(transform.source, each) for each in _written(work, offsets=True)):
         found.append("no subject_transform of the sink's subjects")
     return found
+
+
+def is_made(config: Mapping[str, Any]) -> bool:
+    """Whether we made a stream."""
+    return MADE.items() <= (config.get("metadata") or {}).items()
 
 
 def unsuitable_claims(config: Mapping[str, Any]) -> Sequence[str]:

@@ -1,9 +1,12 @@
 """Before anything is read: the streams of source and sink are as they must be, or are made so where they are absent.
 
-A stream that exists is never changed. What it lacks is named, everything at once.
+A stream that exists is never changed, but for subjects that one lacks which we made: nobody else may know how. What it
+lacks is named, everything at once.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from modelyard.base.conditions import Reason
@@ -21,6 +24,9 @@ from modelyard.runtime.streams.nats.subjects import (
     stored_subjects,
 )
 from modelyard.wire.work import StreamWork, partition_subjects
+
+_ENOUGH_LOOKS = 5
+_LOOK_AGAIN_SECONDS = 0.3
 
 
 async def prepare_source(broker: Broker, work: StreamWork) -> None:
@@ -43,10 +49,16 @@ async def prepare_source(broker: Broker, work: StreamWork) -> None:
         )
     if work.key_token:
         await _check_numbers(session, work, config)
-    elif missing := [each for each in work.source.subjects if not _can_hold(config, each)]:
+        return
+
+    def missing(current: Mapping[str, Any]) -> Sequence[str]:
+        return [each for each in work.source.subjects if not _can_hold(current, each)]
+
+    config = await _widened(session, config, missing)
+    if lacking := missing(config):
         raise Refused(
             Reason.SUBJECT_NOT_FOUND,
-            f"stream {work.source.stream} never holds {', '.join(missing)}; it takes "
+            f"stream {work.source.stream} never holds {', '.join(lacking)}; it takes "
             f"{', '.join(config.get('subjects') or ('nothing',))}: correct `subjects`, or add them to the stream",
         )
 
@@ -59,6 +71,7 @@ async def prepare_sink(broker: Broker, work: StreamWork) -> int:
     session = await broker.session()
     _check_version(session)
     config = (await ensure(session, settings.sink_config(work)))["config"]
+    config = await _widened(session, config, partial(settings.missing_subjects, work))
     lacking = list(settings.unsuitable_sink(work, config)) if settings.is_exact(work) else []
     if config.get("mirror"):
         lacking.append("no mirror (nobody can publish to one)")
@@ -93,7 +106,7 @@ async def ensure(session: Session, config: Mapping[str, Any]) -> dict[str, Any]:
     if info is not None:
         return info
     try:
-        return await session.api(f"STREAM.CREATE.{name}", config)
+        return await session.api(f"STREAM.CREATE.{name}", {**config, "metadata": settings.MADE})
     except Refused as error:
         raise Refused(
             Reason.STREAM_NOT_FOUND,
@@ -109,6 +122,35 @@ async def ensure(session: Session, config: Mapping[str, Any]) -> dict[str, Any]:
         if error.code == STREAM_EXISTS and (info := await stream_info(session, name)) is not None:
             return info  # another runner was faster
         raise translate(error, f"making stream {name}") from None
+
+
+async def _widened(
+    session: Session, config: Mapping[str, Any], missing: Callable[[Mapping[str, Any]], Sequence[str]]
+) -> Mapping[str, Any]:
+    """The configuration of a stream, with the subjects that it lacks where we made it.
+
+    Whoever adds others at the same moment may undo it, so it is looked at again. What may not be changed stays as it
+    is, and is named by whoever asked. Raises Away and Refused.
+    """
+    for _ in range(_ENOUGH_LOOKS):
+        lacking = list(missing(config))
+        if not lacking or not settings.is_made(config):
+            return config
+        name = config["name"]
+        try:
+            await session.api(f"STREAM.UPDATE.{name}", {**config, "subjects": [*config.get("subjects", ()), *lacking]})
+        except Refused:
+            return config
+        except ApiError as error:
+            if error.code == OVERLAP:
+                raise Refused(
+                    Reason.STREAM_UNSUITABLE,
+                    f"stream {name} cannot take {', '.join(lacking)}: another stream does already; name other subjects",
+                ) from None
+            raise translate(error, f"adding {', '.join(lacking)} to stream {name}") from None
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        config = (await stream_info(session, name) or {"config": {}})["config"]
+    return config
 
 
 async def stream_info(session: Session, name: str, body: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -141,7 +183,7 @@ async def _check_numbers(session: Session, work: StreamWork, config: Mapping[str
         if numbered == of_all:
             return
     if example := await _unnumbered(session, work, watched, every):
-        raise _no_numbers(work, f"holds {example}")
+        raise _stored_before(work, example) if written is not None else _no_numbers(work, f"holds {example}")
 
 
 async def _count(session: Session, work: StreamWork, filters: Sequence[str]) -> int:
@@ -182,6 +224,17 @@ def _no_numbers(work: StreamWork, what: str) -> Refused:
         f"token {work.key_token} of a stored subject must be the partition, 0 to {work.partitions - 1}, and stream "
         f"{work.source.stream} {what}; let publishers write it, or set this on a stream that takes {transform.source}: "
         f'"subject_transform": {{"src": "{transform.source}", "dest": "{transform.destination}"}}',
+    )
+
+
+def _stored_before(work: StreamWork, example: str) -> Refused:
+    """The transform is there, and changes nothing of what was stored without it."""
+    return Refused(
+        Reason.PARTITIONS_MISSING,
+        f"token {work.key_token} of a stored subject must be the partition, 0 to {work.partitions - 1}; stream "
+        f"{work.source.stream} has a transform that writes it, and still holds {example}: remove what was stored "
+        f"before (`nats stream purge {work.source.stream}`), or apply a ModelStream of another name with `start: "
+        "{from: latest}`",
     )
 
 

@@ -126,5 +126,7 @@ def filtering(filters: tuple[str, ...]) -> dict[str, Any]:
 
 def missing(stream: str) -> Refused:
     return Refused(
-        Reason.STREAM_NOT_FOUND, f"stream {stream} is not there any more; make it again, or delete the ModelStream"
+        Reason.STREAM_NOT_FOUND,
+        f"stream {stream} is not there any more; restore it, or apply a ModelStream of another name: offsets of one "
+        "stream mean nothing in another",
     )
