@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import onnx
@@ -103,6 +104,13 @@ def post(path: str, content: bytes, headers: str = "") -> bytes:
     )
 
 
+def call(method: str, message: bytes, *, model: str = "") -> bytes:
+    """The bytes of a gRPC call as Envoy sends it on; model: whose path it is."""
+    framed = b"\0" + len(message).to_bytes(4, "big") + message
+    path = f"/inference.GRPCInferenceService/{method}" + (f"/{model}" if model else "")
+    return post(path, framed, "Content-Type: application/grpc\r\nTE: trailers\r\n")
+
+
 def get(path: str, headers: str = "") -> bytes:
     """The bytes of a GET request."""
     return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode()
@@ -119,6 +127,19 @@ class Answer:
     @property
     def json(self) -> Any:
         return json.loads(self.content)
+
+    @property
+    def message(self) -> bytes:
+        """The one message of a gRPC call that succeeded."""
+        assert (self.status, self.headers["grpc-status"]) == (200, "0"), self.headers
+        assert self.content[:5] == b"\0" + (len(self.content) - 5).to_bytes(4, "big")
+        return self.content[5:]
+
+    @property
+    def refusal(self) -> tuple[int, str]:
+        """The status and the sentence of a gRPC call that failed."""
+        assert (self.status, self.content) == (200, b""), self.content
+        return int(self.headers["grpc-status"]), unquote(self.headers["grpc-message"])
 
     @property
     def error(self) -> str:
@@ -161,11 +182,31 @@ class Client:
         top, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         lines = top.decode().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
+        if headers.get("transfer-encoding") == "chunked":
+            return Answer(int(lines[0].split()[1]), headers, self._chunks(headers))
         size = 0 if head else int(headers.get("content-length", "0"))
         while len(self._buffer) < size:
             self._fill()
         content, self._buffer = self._buffer[:size], self._buffer[size:]
         return Answer(int(lines[0].split()[1]), headers, content)
+
+    def _line(self) -> bytes:
+        while b"\r\n" not in self._buffer:
+            self._fill()
+        line, _, self._buffer = self._buffer.partition(b"\r\n")
+        return line
+
+    def _chunks(self, headers: dict[str, str]) -> bytes:
+        """The content; trailers are added to the headers."""
+        content = b""
+        while size := int(self._line(), 16):
+            while len(self._buffer) < size + 2:
+                self._fill()
+            content, self._buffer = content + self._buffer[:size], self._buffer[size + 2 :]
+        while line := self._line().decode():
+            name, _, value = line.partition(": ")
+            headers[name.lower()] = value
+        return content
 
     def arrived(self, seconds: float) -> bool:
         """Whether the server sends something within so many seconds."""
@@ -194,12 +235,13 @@ class Front:
         self._report = folder / "report.json"
         self._log = folder / "front.log"
         cache = Cache(folder / "cache")
+        version = settings.pop("version", "3")
         self.work = ServeWork(
             models=tuple(
                 ModelWork(
                     name=name,
                     aliases=(f"{name}.default",),
-                    version="3",
+                    version=version,
                     digest=cache.put(path),
                     format=path.suffix.removeprefix("."),
                 )

@@ -36,7 +36,8 @@ async def serve(path: Path) -> None:
     clock = SystemClock()
     with folder.opened(path) as data:
         async with Store.open(data.database, clock) as store:
-            server = ApiServer(store, crds(), token=data.token, tls=data.tls("127.0.0.1", clock), clock=clock)
+            tls = data.tls("127.0.0.1", clock)
+            server = ApiServer(store, crds(), token=data.token, tls=tls, clock=clock, key=data.key())
             async with server.listening("127.0.0.1", 0) as url:
                 data.write_kubeconfig(url)
                 print(url, flush=True)

@@ -133,7 +133,8 @@ async def _api(stack: AsyncExitStack, folder: Folder, clock: SystemClock) -> Cli
     """The embedded API server on a port that stays the same over restarts where it can, and a client of it."""
     home = stack.enter_context(apifolder.opened(folder.own))
     store = await stack.enter_async_context(Store.open(home.database, clock))
-    server = ApiServer(store, schema.crds(), token=home.token, tls=home.tls(_API_HOST, clock), clock=clock)
+    tls = home.tls(_API_HOST, clock)
+    server = ApiServer(store, schema.crds(), token=home.token, tls=tls, clock=clock, key=home.key())
     try:
         url = await stack.enter_async_context(server.listening(_API_HOST, _last_port(folder)))
     except UserError:

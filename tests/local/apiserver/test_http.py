@@ -11,6 +11,22 @@ from hypothesis import strategies as st
 from apihttp_testing import CONFIGS, OURS, TOKEN, service, serving
 from modelyard.base.clock import SystemClock
 
+ACCESS = (
+    "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings",
+    "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+    "/apis/authentication.k8s.io/v1/selfsubjectreviews",
+    "/api/v1/namespaces/default/serviceaccounts/x/token",
+    "/api/v1/namespaces/default/serviceaccounts",
+)
+BODIES = (
+    b'{"metadata":{"name":"x"},"roleRef":{"kind":"Role","name":"x"},"subjects":[{"kind":"User","name":"a"}]}',
+    b'{"metadata":{"name":"x"},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["x"]}]}',
+    b'{"spec":{"user":"a","resourceAttributes":{"verb":"get"}}}',
+    b'{"spec":{"audiences":["a"],"expirationSeconds":1e3}}',
+    b'{"metadata":{"name":"x"},"roleRef":{"kind":"Role","name":null},"subjects":null}',
+)
+
 
 async def test_everybody_must_bear_the_token_but_for_health() -> None:
     async with serving() as web:
@@ -119,14 +135,14 @@ async def test_a_patch_that_does_not_fit_is_refused(body: bytes, kind: str, code
     st.lists(
         st.tuples(
             st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE"]),
-            st.sampled_from(["", "/api/v1", CONFIGS, f"{OURS}/modelservices", "/openapi/v3"]),
+            st.sampled_from(["", "/api/v1", CONFIGS, f"{OURS}/modelservices", "/openapi/v3", *ACCESS]),
             st.text(max_size=12),
             st.dictionaries(
                 st.sampled_from(["watch", "limit", "continue", "labelSelector", "fieldSelector", "dryRun", "x"]),
                 st.text(max_size=8),
                 max_size=2,
             ),
-            st.binary(max_size=40) | st.sampled_from([b"{}", b'{"metadata":{"name":"x"}}']),
+            st.binary(max_size=40) | st.sampled_from([b"{}", b'{"metadata":{"name":"x"}}', *BODIES]),
             st.sampled_from(["application/json", "application/merge-patch+json", "application/json-patch+json"]),
         ),
         max_size=20,

@@ -158,7 +158,6 @@ async def test_only_programs_of_this_machine_may_call(rig: EnvoyRig, headers: di
     "sent",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET\r\n\r\n",
         b"GET /v2/models/iris HTTP/1.1\r\n\r\n",
         b"GET http://[bad/ HTTP/1.1\r\nHost: localhost\r\n\r\n",

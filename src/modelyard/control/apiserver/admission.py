@@ -53,6 +53,22 @@ def admit(
     return obj, warnings
 
 
+def admit_question(kind: Kind, new: Object, field_validation: FieldValidation) -> tuple[Object, list[str]]:
+    """A body that is answered and never stored, without a status of the client's; and warnings. Raises StatusError."""
+    new = _identified(kind, values.normal(new))
+    unknown = _decode(kind, new)
+    if unknown and field_validation == "Strict":
+        raise _strict_error(kind, unknown)
+    whole = kind.schema or {}
+    body = schema.default(whole, schema.prune(whole, _body(new)))
+    body.pop("status", None)
+    causes = schema.validate({**whole, "properties": _without_metadata(whole)}, body)
+    if causes:
+        raise invalid(kind, "", causes)
+    warnings = [f'unknown field "{path}"' for path in unknown] if field_validation == "Warn" else []
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": new["metadata"], **body}, warnings
+
+
 def _identified(kind: Kind, new: Object) -> Object:
     """The object with apiVersion and kind, which must be those of the URL; built-in kinds may leave them out."""
     found_version, found_kind = new.get("apiVersion"), new.get("kind")

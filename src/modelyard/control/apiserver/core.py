@@ -9,76 +9,85 @@ from typing import Any
 Schema = dict[str, Any]
 
 
-def _object(description: str, properties: dict[str, Schema], required: tuple[str, ...] = ()) -> Schema:
+def struct(description: str, properties: dict[str, Schema], required: tuple[str, ...] = ()) -> Schema:
+    """An object with these fields."""
     schema: Schema = {"type": "object", "description": description, "properties": properties}
     return {**schema, "required": list(required)} if required else schema
 
 
-def _root(description: str, properties: dict[str, Schema], required: tuple[str, ...] = ()) -> Schema:
+def root(description: str, properties: dict[str, Schema], required: tuple[str, ...] = ()) -> Schema:
+    """A whole kind: its own fields, apiVersion, kind and metadata."""
     named = {
-        "apiVersion": _text("Version of this representation of an object."),
-        "kind": _text("Kind of this object, in CamelCase."),
+        "apiVersion": text("Version of this representation of an object."),
+        "kind": text("Kind of this object, in CamelCase."),
         "metadata": {"type": "object"},
     }
-    return _object(description, {**named, **properties}, required)
+    return struct(description, {**named, **properties}, required)
 
 
-def _text(description: str, **more: Any) -> Schema:
+def text(description: str, **more: Any) -> Schema:
+    """A string."""
     return {"type": "string", "description": description, **more}
 
 
-def _time(description: str) -> Schema:
-    return _text(description, format="date-time")
+def moment(description: str) -> Schema:
+    """A time in RFC 3339."""
+    return text(description, format="date-time")
 
 
-def _flag(description: str) -> Schema:
+def flag(description: str) -> Schema:
+    """A boolean."""
     return {"type": "boolean", "description": description}
 
 
-def _count(description: str, width: int = 32, **more: Any) -> Schema:
+def count(description: str, width: int = 32, **more: Any) -> Schema:
+    """An integer."""
     return {"type": "integer", "format": f"int{width}", "description": description, **more}
 
 
-def _texts(description: str, **more: Any) -> Schema:
+def texts(description: str, **more: Any) -> Schema:
+    """A list of strings."""
     return {"type": "array", "description": description, "items": {"type": "string"}, **more}
 
 
-def _text_map(description: str, **more: Any) -> Schema:
+def text_map(description: str, **more: Any) -> Schema:
+    """Strings by key."""
     return {"type": "object", "description": description, "additionalProperties": {"type": "string", **more}}
 
 
-def _bytes_map(description: str) -> Schema:
-    return _text_map(description, format="byte")
+def bytes_map(description: str) -> Schema:
+    """Bytes in base64 by key."""
+    return text_map(description, format="byte")
 
 
-OWNER_REFERENCE = _object(
+OWNER_REFERENCE = struct(
     "The object that this one belongs to.",
     {
-        "apiVersion": _text("API version of the owner."),
-        "kind": _text("Kind of the owner."),
-        "name": _text("Name of the owner."),
-        "uid": _text("UID of the owner."),
-        "controller": _flag("Whether the owner manages this object; at most one does."),
-        "blockOwnerDeletion": _flag("Whether foreground deletion of the owner waits for this object."),
+        "apiVersion": text("API version of the owner."),
+        "kind": text("Kind of the owner."),
+        "name": text("Name of the owner."),
+        "uid": text("UID of the owner."),
+        "controller": flag("Whether the owner manages this object; at most one does."),
+        "blockOwnerDeletion": flag("Whether foreground deletion of the owner waits for this object."),
     },
     ("apiVersion", "kind", "name", "uid"),
 )
 
-OBJECT_META = _object(
+OBJECT_META = struct(
     "Standard object's metadata.",
     {
-        "name": _text("Name of the object, unique for its kind within the namespace. Cannot be changed."),
-        "generateName": _text("Prefix of a name that the server completes when name is not given."),
-        "namespace": _text("Namespace of the object. Cannot be changed."),
-        "selfLink": _text("Not used any more."),
-        "uid": _text("Identity of this object in time and space; set by the server."),
-        "resourceVersion": _text("Version of the object; a write that names another one is refused."),
-        "generation": _count("Counts the changes of the desired state; set by the server.", 64),
-        "creationTimestamp": _time("When the object was created; set by the server."),
-        "deletionTimestamp": _time("When deletion was asked for; the object goes when its finalizers are gone."),
-        "deletionGracePeriodSeconds": _count("Seconds that a graceful deletion may take.", 64),
-        "labels": _text_map("Key and value pairs that selectors look at."),
-        "annotations": _text_map("Key and value pairs for tools; selectors do not look at them."),
+        "name": text("Name of the object, unique for its kind within the namespace. Cannot be changed."),
+        "generateName": text("Prefix of a name that the server completes when name is not given."),
+        "namespace": text("Namespace of the object. Cannot be changed."),
+        "selfLink": text("Not used any more."),
+        "uid": text("Identity of this object in time and space; set by the server."),
+        "resourceVersion": text("Version of the object; a write that names another one is refused."),
+        "generation": count("Counts the changes of the desired state; set by the server.", 64),
+        "creationTimestamp": moment("When the object was created; set by the server."),
+        "deletionTimestamp": moment("When deletion was asked for; the object goes when its finalizers are gone."),
+        "deletionGracePeriodSeconds": count("Seconds that a graceful deletion may take.", 64),
+        "labels": text_map("Key and value pairs that selectors look at."),
+        "annotations": text_map("Key and value pairs for tools; selectors do not look at them."),
         "ownerReferences": {
             "type": "array",
             "description": "Objects that this one belongs to: it is deleted when all of them are gone.",
@@ -88,7 +97,7 @@ OBJECT_META = _object(
             "x-kubernetes-patch-merge-key": "uid",
             "x-kubernetes-patch-strategy": "merge",
         },
-        "finalizers": _texts(
+        "finalizers": texts(
             "Who must agree before the object goes.",
             **{"x-kubernetes-list-type": "set", "x-kubernetes-patch-strategy": "merge"},
         ),
@@ -101,17 +110,17 @@ OBJECT_META = _object(
     },
 )
 
-NAMESPACE = _root(
+NAMESPACE = root(
     "A Namespace holds objects of one team or purpose; deleting it deletes them.",
     {
-        "spec": _object(
+        "spec": struct(
             "Desired state of the namespace.",
-            {"finalizers": _texts("Who must agree before the namespace goes.", **{"x-kubernetes-list-type": "atomic"})},
+            {"finalizers": texts("Who must agree before the namespace goes.", **{"x-kubernetes-list-type": "atomic"})},
         ),
-        "status": _object(
+        "status": struct(
             "Observed state of the namespace.",
             {
-                "phase": _text("Active, or Terminating while its objects are deleted."),
+                "phase": text("Active, or Terminating while its objects are deleted."),
                 "conditions": {
                     "type": "array",
                     "description": "State of the deletion.",
@@ -122,67 +131,67 @@ NAMESPACE = _root(
     },
 )
 
-CONFIG_MAP = _root(
+CONFIG_MAP = root(
     "A ConfigMap holds configuration for programs.",
     {
-        "data": _text_map("Texts by key. Keys consist of letters, digits, '-', '_' and '.'."),
-        "binaryData": _bytes_map("Bytes in base64 by key; no key may also be in data."),
-        "immutable": _flag("If true, data and binaryData can never be changed."),
+        "data": text_map("Texts by key. Keys consist of letters, digits, '-', '_' and '.'."),
+        "binaryData": bytes_map("Bytes in base64 by key; no key may also be in data."),
+        "immutable": flag("If true, data and binaryData can never be changed."),
     },
 )
 
-SECRET = _root(
+SECRET = root(
     "A Secret holds values that not everybody may read.",
     {
-        "type": _text("What the secret is for, for example Opaque or kubernetes.io/basic-auth. Cannot be changed."),
-        "data": _bytes_map("Values in base64 by key. Keys consist of letters, digits, '-', '_' and '.'."),
-        "stringData": _text_map("Values as plain text, moved into data when written; never read back."),
-        "immutable": _flag("If true, data can never be changed."),
+        "type": text("What the secret is for, for example Opaque or kubernetes.io/basic-auth. Cannot be changed."),
+        "data": bytes_map("Values in base64 by key. Keys consist of letters, digits, '-', '_' and '.'."),
+        "stringData": text_map("Values as plain text, moved into data when written; never read back."),
+        "immutable": flag("If true, data can never be changed."),
     },
 )
 SECRET["properties"]["type"]["default"] = "Opaque"
 
-OBJECT_REFERENCE = _object(
+OBJECT_REFERENCE = struct(
     "An object.",
     {
-        "apiVersion": _text("API version of the object."),
-        "kind": _text("Kind of the object."),
-        "namespace": _text("Namespace of the object."),
-        "name": _text("Name of the object."),
-        "uid": _text("UID of the object."),
-        "resourceVersion": _text("Version of the object."),
-        "fieldPath": _text("Part of the object."),
+        "apiVersion": text("API version of the object."),
+        "kind": text("Kind of the object."),
+        "namespace": text("Namespace of the object."),
+        "name": text("Name of the object."),
+        "uid": text("UID of the object."),
+        "resourceVersion": text("Version of the object."),
+        "fieldPath": text("Part of the object."),
     },
 )
 
-EVENT = _root(
+EVENT = root(
     "An Event reports something that happened to an object. Events are kept for a limited time.",
     {
         "involvedObject": {**OBJECT_REFERENCE, "description": "The object that this event is about."},
-        "reason": _text("One CamelCase word for programs."),
-        "message": _text("A sentence for people."),
-        "source": _object(
+        "reason": text("One CamelCase word for programs."),
+        "message": text("A sentence for people."),
+        "source": struct(
             "Who reported the event.",
-            {"component": _text("Program that reported it."), "host": _text("Machine that it ran on.")},
+            {"component": text("Program that reported it."), "host": text("Machine that it ran on.")},
         ),
-        "type": _text("Normal or Warning."),
-        "count": _count("How often this has happened."),
-        "firstTimestamp": _time("When it happened first."),
-        "lastTimestamp": _time("When it happened last."),
-        "eventTime": _time("When the event was observed first."),
-        "action": _text("What was done or failed."),
+        "type": text("Normal or Warning."),
+        "count": count("How often this has happened."),
+        "firstTimestamp": moment("When it happened first."),
+        "lastTimestamp": moment("When it happened last."),
+        "eventTime": moment("When the event was observed first."),
+        "action": text("What was done or failed."),
         "related": {**OBJECT_REFERENCE, "description": "Another object that took part."},
-        "reportingComponent": _text("Program that reported the event."),
-        "reportingInstance": _text("Instance of that program."),
-        "series": _object(
+        "reportingComponent": text("Program that reported the event."),
+        "reportingInstance": text("Instance of that program."),
+        "series": struct(
             "Data about a series of events.",
-            {"count": _count("Number of events in it."), "lastObservedTime": _time("When the last one happened.")},
+            {"count": count("Number of events in it."), "lastObservedTime": moment("When the last one happened.")},
         ),
     },
     ("involvedObject",),
 )
 
-CONTROLLER_REVISION = _root(
+CONTROLLER_REVISION = root(
     "A ControllerRevision is an immutable snapshot of state, recorded by a controller.",
     {
         "data": {
@@ -190,24 +199,24 @@ CONTROLLER_REVISION = _root(
             "description": "The recorded state. Cannot be changed.",
             "x-kubernetes-preserve-unknown-fields": True,
         },
-        "revision": _count("Number of the revision.", 64),
+        "revision": count("Number of the revision.", 64),
     },
     ("data", "revision"),
 )
 
-LEASE = _root(
+LEASE = root(
     "A Lease says who holds a role, and until when.",
     {
-        "spec": _object(
+        "spec": struct(
             "Who holds the lease.",
             {
-                "holderIdentity": _text("Holder of the lease."),
-                "leaseDurationSeconds": _count("Seconds after renewTime when others may take it.", minimum=1),
-                "acquireTime": _time("When the holder took it."),
-                "renewTime": _time("When the holder last renewed it."),
-                "leaseTransitions": _count("How often the holder changed.", minimum=0),
-                "strategy": _text("How a holder is chosen by a coordinator."),
-                "preferredHolder": _text("Who should take it next."),
+                "holderIdentity": text("Holder of the lease."),
+                "leaseDurationSeconds": count("Seconds after renewTime when others may take it.", minimum=1),
+                "acquireTime": moment("When the holder took it."),
+                "renewTime": moment("When the holder last renewed it."),
+                "leaseTransitions": count("How often the holder changed.", minimum=0),
+                "strategy": text("How a holder is chosen by a coordinator."),
+                "preferredHolder": text("Who should take it next."),
             },
         )
     },

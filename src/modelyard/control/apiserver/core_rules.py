@@ -8,6 +8,7 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
+from modelyard.control.apiserver import role_rules
 from modelyard.control.apiserver.kinds import Kind
 from modelyard.control.apiserver.names import config_key_faults
 from modelyard.control.apiserver.status import Cause
@@ -43,6 +44,8 @@ def check(kind: Kind, new: Object, old: Object | None) -> list[Cause]:
             return list(_revision(new, old))
         case "Event":
             return list(_event(new))
+        case "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding":
+            return list(role_rules.check(new, old))
     return []
 
 

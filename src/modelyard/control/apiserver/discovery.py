@@ -29,6 +29,8 @@ def verbs(kind: Kind) -> frozenset[str]:
     """What may be done with a kind: definitions are only read, namespaces are deleted one by one."""
     if kind.plural == "customresourcedefinitions":
         return frozenset(_READS)
+    if kind.question:
+        return frozenset({"create"})
     return frozenset((*_READS, *_WRITES)) - ({"deletecollection"} if kind.plural == "namespaces" else set())
 
 
@@ -89,6 +91,9 @@ def _subresources(kind: Kind) -> list[Object]:
     common = {"singularName": "", "namespaced": kind.namespaced, "verbs": verbs}
     if kind.status:
         found.append({"name": f"{kind.plural}/status", "kind": kind.kind, **common})
+    if kind.tokens:
+        place = {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"}
+        found.append({**common, "name": f"{kind.plural}/token", **place, "verbs": ["create"]})
     if kind.scale is not None:
         found.append(
             {"name": f"{kind.plural}/scale", "group": "autoscaling", "version": "v1", "kind": "Scale", **common}

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelyard.base.clock import Clock
 from modelyard.base.errors import UserError
-from modelyard.control.apiserver import certificates
+from modelyard.control.apiserver import certificates, tokens
 
 _DATABASE = "store.db"
 _TOKEN = "token"  # noqa: S105  the name of a file
+_ACCOUNTS_KEY = "accounts.key"
 _LOCK = "lock"
 _KUBECONFIG = "kubeconfig"
 _NAME = "modelyard"
@@ -40,6 +42,10 @@ class Folder:
     def kubeconfig(self) -> Path:
         """Where write_kubeconfig writes."""
         return self.path / _KUBECONFIG
+
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        """What signs the tokens of ServiceAccounts. Raises UserError."""
+        return tokens.key_in(self.path / _ACCOUNTS_KEY)
 
     def tls(self, host: str, clock: Clock) -> ssl.SSLContext:
         """The TLS context of a server that listens on host. Raises UserError."""

@@ -1,13 +1,14 @@
 """The kinds that the server serves: ours from their CustomResourceDefinitions, the built-in ones by hand."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from modelyard.control.apiserver import core
+from modelyard.control.apiserver import core, core_access
 
 Schema = dict[str, Any]
+RBAC = "rbac.authorization.k8s.io"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Kind:
 
     schema: the structural openAPIV3Schema of whole objects, whose metadata is ObjectMeta whatever it says.
     status: a status subresource exists, so other writes leave the status alone. custom: from a definition.
+    tokens: a token subresource issues tokens. question: it can only be created, is answered at once and never stored.
     """
 
     group: str
@@ -53,6 +55,8 @@ class Kind:
     status: bool = False
     scale: Scale | None = None
     custom: bool = False
+    tokens: bool = False
+    question: bool = False
 
     @property
     def api_version(self) -> str:
@@ -99,7 +103,44 @@ def builtin() -> tuple[Kind, ...]:
         _core("", "v1", "Event", core.EVENT, short=("ev",)),
         _core("apps", "v1", "ControllerRevision", core.CONTROLLER_REVISION),
         _core("coordination.k8s.io", "v1", "Lease", core.LEASE),
+        replace(_core("", "v1", "ServiceAccount", core_access.SERVICE_ACCOUNT, short=("sa",)), tokens=True),
+        _core(RBAC, "v1", "Role", core_access.ROLE),
+        _core(RBAC, "v1", "RoleBinding", core_access.ROLE_BINDING),
+        _core(RBAC, "v1", "ClusterRole", core_access.CLUSTER_ROLE, namespaced=False),
+        _core(RBAC, "v1", "ClusterRoleBinding", core_access.CLUSTER_ROLE_BINDING, namespaced=False),
     )
+
+
+@cache
+def questions() -> tuple[Kind, ...]:
+    """Kinds of Kubernetes that are created to be answered."""
+    schemas = (
+        ("authorization.k8s.io", "SelfSubjectAccessReview", core_access.SELF_SUBJECT_ACCESS_REVIEW),
+        ("authorization.k8s.io", "SelfSubjectRulesReview", core_access.SELF_SUBJECT_RULES_REVIEW),
+        ("authorization.k8s.io", "SubjectAccessReview", core_access.SUBJECT_ACCESS_REVIEW),
+        ("authorization.k8s.io", "LocalSubjectAccessReview", core_access.LOCAL_SUBJECT_ACCESS_REVIEW),
+        ("authentication.k8s.io", "SelfSubjectReview", core_access.SELF_SUBJECT_REVIEW),
+    )
+    return tuple(
+        replace(_core(group, "v1", kind, schema, namespaced=kind.startswith("Local")), question=True)
+        for group, kind, schema in schemas
+    )
+
+
+TOKEN_REQUEST = Kind(
+    group="authentication.k8s.io",
+    version="v1",
+    kind="TokenRequest",
+    plural="serviceaccounts/token",
+    singular="",
+    list_kind="TokenRequestList",
+    short_names=(),
+    categories=(),
+    namespaced=True,
+    schema=core_access.TOKEN_REQUEST,
+    question=True,
+)
+"""What is sent to the token subresource; it has no place of its own."""
 
 
 def _core(

@@ -6,7 +6,7 @@ Source: k8s.io/apiserver pkg/registry/rest/{create,update,delete}.go.
 from typing import Any
 
 from modelyard.control.apiserver import status
-from modelyard.control.apiserver.kinds import Kind
+from modelyard.control.apiserver.kinds import RBAC, Kind
 from modelyard.control.apiserver.requests import Propagation
 from modelyard.control.apiserver.status import Cause
 
@@ -19,6 +19,7 @@ MAX_OBJECT_BYTES = 1536 * 2**10
 _OURS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "resourceVersion")
 _DROPPED = ("selfLink", "managedFields")
 _PROTECTED = frozenset({"default", "modelyard-system"})
+_RESERVED = {"ClusterRole": ("cluster-admin", "view", "edit", "admin"), "ClusterRoleBinding": ("cluster-admin",)}
 
 
 def is_namespace(kind: Kind) -> bool:
@@ -128,6 +129,13 @@ def refuse_protected(kind: Kind, name: str) -> None:
     """Raises StatusError for the namespaces that must exist."""
     if is_namespace(kind) and name in _PROTECTED:
         raise status.forbidden(kind, name, "this namespace may not be deleted")
+
+
+def refuse_reserved(kind: Kind, name: str) -> None:
+    """Raises StatusError for roles and bindings that come with the server, and for names that look like theirs."""
+    if kind.group == RBAC and (name.startswith("system:") or name in _RESERVED.get(kind.kind, ())):
+        message = "this name belongs to Modelyard, and what comes with it cannot be changed; choose another name"
+        raise status.forbidden(kind, name, message)
 
 
 def _metadata(body: Object) -> Object:

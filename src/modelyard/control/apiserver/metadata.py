@@ -6,10 +6,11 @@ Source: k8s.io/apimachinery pkg/api/validation/objectmeta.go.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from modelyard.control.apiserver.kinds import Kind
+from modelyard.control.apiserver.kinds import RBAC, Kind
 from modelyard.control.apiserver.names import (
     label_faults,
     label_value_faults,
+    path_segment_faults,
     qualified_name_faults,
     subdomain_faults,
 )
@@ -47,7 +48,7 @@ def check(kind: Kind, new: Metadata, old: Metadata | None) -> list[Cause]:
 
 def _name(kind: Kind, metadata: Metadata) -> Iterator[Cause]:
     is_label = kind.custom or kind.kind == "Namespace"  # public ids are <name>.<namespace>: names have no dots
-    faults = label_faults if is_label else subdomain_faults
+    faults = label_faults if is_label else path_segment_faults if kind.group == RBAC else subdomain_faults
     name, prefix = metadata.get("name"), metadata.get("generateName")
     if name:
         yield from (Cause.invalid("metadata.name", name, fault) for fault in faults(name))

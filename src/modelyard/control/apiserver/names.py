@@ -48,6 +48,15 @@ def subdomain_faults(name: str) -> Iterator[str]:
         yield _SUBDOMAIN_SAYS
 
 
+def path_segment_faults(name: str) -> Iterator[str]:
+    """A name of a role or binding: whatever can stand between two slashes, such as `system:discovery`."""
+    if name in (".", ".."):
+        yield f"may not be '{name}'"
+    yield from (f"may not contain '{each}'" for each in ("/", "%") if each in name)
+    if not name.isprintable():
+        yield "may only contain characters that can be printed"
+
+
 def qualified_name_faults(name: str) -> Iterator[str]:
     """A key of labels, annotations and finalizers: `[DNS subdomain/]name`."""
     prefix, slash, rest = name.rpartition("/")

@@ -78,6 +78,9 @@ class Objects:
         )
         admitted, warnings = admission.admit(kind, fresh, None, field_validation=options.validation)
         name = admitted["metadata"]["name"]
+        lifecycle.refuse_reserved(kind, name)
+        if options.guard is not None:
+            options.guard(admitted, None)
         measure(kind, admitted)
         key = _key(kind, namespace, name)
         if options.dry_run:
@@ -121,6 +124,9 @@ class Objects:
                 kind, proposed, deepcopy(current), subresource=subresource, field_validation=options.validation
             )
             new = lifecycle.counted(kind, admitted, current)
+            lifecycle.refuse_reserved(kind, name)
+            if options.guard is not None:
+                options.guard(new, current)
             if new == current or options.dry_run:
                 return Written(new, tuple(warnings))
             measure(kind, new)
@@ -138,6 +144,7 @@ class Objects:
     async def delete(self, kind: Kind, namespace: str | None, name: str, options: DeleteOptions) -> Object:
         """A metav1.Status when the object is gone, the object when it has to wait for its finalizers."""
         lifecycle.refuse_protected(kind, name)
+        lifecycle.refuse_reserved(kind, name)
         async with self._turn(_key(kind, namespace, name)):
             for _ in range(_ATTEMPTS):
                 stored = await self.read(kind, namespace, name)

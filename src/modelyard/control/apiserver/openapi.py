@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from modelyard.control.apiserver import core
-from modelyard.control.apiserver.kinds import Kind
+from modelyard.control.apiserver.kinds import TOKEN_REQUEST, Kind
 
 Object = dict[str, Any]
 
@@ -55,8 +55,11 @@ def document(kinds: Sequence[Kind]) -> Object:
     paths: Object = {}
     for kind in kinds:
         schemas[_component(kind)] = _schema(kind)
-        schemas[f"{_component(kind)}List"] = _list_schema(kind)
+        if not kind.question:
+            schemas[f"{_component(kind)}List"] = _list_schema(kind)
         paths.update(_paths(kind))
+        if kind.tokens:
+            schemas[_component(TOKEN_REQUEST)] = _schema(TOKEN_REQUEST)
     return {
         "openapi": "3.0.0",
         "info": {"title": "Modelyard", "version": kinds[0].version if kinds else ""},
@@ -130,11 +133,16 @@ def _paths(kind: Kind) -> Object:
         "delete": _operation(kind, "delete", ("dryRun",)),
     }
     scope = [_parameter("namespace", "path", "Namespace of the object.")] if kind.namespaced else []
+    if kind.question:
+        return {base: {"post": collection["post"], "parameters": scope}}
     named = [*scope, _parameter("name", "path", "Name of the object.")]
     paths: Object = {base: {**collection, "parameters": scope}, f"{base}/{{name}}": {**single, "parameters": named}}
     if kind.status:
         changing = {verb: single[verb] for verb in ("get", "put", "patch")}
         paths[f"{base}/{{name}}/status"] = {**changing, "parameters": named}
+    if kind.tokens:
+        asked = _operation(TOKEN_REQUEST, "post", ("dryRun", "fieldManager", "fieldValidation"))
+        paths[f"{base}/{{name}}/token"] = {"post": asked, "parameters": named}
     return paths
 
 

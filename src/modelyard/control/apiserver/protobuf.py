@@ -1,75 +1,19 @@
 """Kubernetes protobuf bodies -> JSON objects, for the few kinds that kubectl creates only this way.
 
-`kubectl create namespace|configmap|secret` sends nothing else and does not fall back. Source: the envelope in
-k8s.io/apimachinery pkg/runtime/types_proto.go; the numbers in k8s.io/api core/v1 and metav1 generated.proto.
+`kubectl create namespace|configmap|secret|role|token ...` and `kubectl auth` send nothing else and do not fall back.
+Source: the envelope in k8s.io/apimachinery pkg/runtime/types_proto.go.
 """
 
 import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
+from modelyard.control.apiserver.protobuf_kinds import KINDS, Field
 from modelyard.control.apiserver.status import bad_request, unsupported_media
 
 Object = dict[str, Any]
-Shape = Literal["text", "bytes", "flag", "integer", "message", "time", "texts", "bytes map"]
 _MAGIC = b"k8s\x00"
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """One field of a message; the shapes `texts` and `bytes map` are maps by text. message: the shape of its parts."""
-
-    name: str
-    shape: Shape = "text"
-    repeated: bool = False
-    message: Mapping[int, "_Field"] = field(default_factory=dict)
-
-
-_OWNER = {
-    1: _Field("kind"),
-    3: _Field("name"),
-    4: _Field("uid"),
-    5: _Field("apiVersion"),
-    6: _Field("controller", "flag"),
-    7: _Field("blockOwnerDeletion", "flag"),
-}
-_METADATA = {
-    1: _Field("name"),
-    2: _Field("generateName"),
-    3: _Field("namespace"),
-    5: _Field("uid"),
-    6: _Field("resourceVersion"),
-    7: _Field("generation", "integer"),
-    8: _Field("creationTimestamp", "time"),
-    9: _Field("deletionTimestamp", "time"),
-    10: _Field("deletionGracePeriodSeconds", "integer"),
-    11: _Field("labels", "texts"),
-    12: _Field("annotations", "texts"),
-    13: _Field("ownerReferences", "message", repeated=True, message=_OWNER),
-    14: _Field("finalizers", repeated=True),
-}
-_KINDS: dict[str, Mapping[int, _Field]] = {
-    "Namespace": {
-        1: _Field("metadata", "message", message=_METADATA),
-        2: _Field("spec", "message", message={1: _Field("finalizers", repeated=True)}),
-        3: _Field("status", "message", message={1: _Field("phase")}),
-    },
-    "ConfigMap": {
-        1: _Field("metadata", "message", message=_METADATA),
-        2: _Field("data", "texts"),
-        3: _Field("binaryData", "bytes map"),
-        4: _Field("immutable", "flag"),
-    },
-    "Secret": {
-        1: _Field("metadata", "message", message=_METADATA),
-        2: _Field("data", "bytes map"),
-        3: _Field("type"),
-        4: _Field("stringData", "texts"),
-        5: _Field("immutable", "flag"),
-    },
-}
 
 
 def decode(data: bytes) -> Object:
@@ -79,7 +23,7 @@ def decode(data: bytes) -> Object:
     try:
         unknown = dict(_fields(data[len(_MAGIC) :]))
         api_version, kind = _type_meta(_message(unknown.get(1, b"")))
-        known = _KINDS.get(kind) if api_version == "v1" else None
+        known = KINDS.get((api_version, kind))
         if known is None:
             raise unsupported_media(f"{api_version} {kind} cannot be read as protobuf: send application/json")
         found = _object(_message(unknown.get(2, b"")), known)
@@ -93,7 +37,7 @@ def _type_meta(data: bytes) -> tuple[str, str]:
     return _text(found.get(1, b"")), _text(found.get(2, b""))
 
 
-def _object(data: bytes, shape: Mapping[int, _Field]) -> Object:
+def _object(data: bytes, shape: Mapping[int, Field]) -> Object:
     found: Object = {}
     for number, value in _fields(data):
         each = shape.get(number)
@@ -111,7 +55,7 @@ def _object(data: bytes, shape: Mapping[int, _Field]) -> Object:
     return found
 
 
-def _value(value: int | bytes, each: _Field) -> Any:
+def _value(value: int | bytes, each: Field) -> Any:
     match each.shape:
         case "flag":
             return _number(value) != 0

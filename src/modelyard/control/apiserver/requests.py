@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -73,16 +73,20 @@ def locate(path: str, catalog: Catalog) -> Target | None:
     if name is not None and kind.namespaced and namespace is None:
         return None
     subresource = rest[2] if len(rest) > 2 else ""
-    served = {"status": kind.status, "scale": kind.scale is not None, "": True}
+    if kind.question and name is not None:
+        return None
+    served = {"status": kind.status, "scale": kind.scale is not None, "token": kind.tokens, "": True}
     return Target(kind, namespace, name, subresource) if served.get(subresource) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteOptions:
-    """How to write. Source: metav1.CreateOptions, UpdateOptions and PatchOptions."""
+    """How to write. guard: raises a StatusError for a change that the caller may not make; given the object as it would
+    be stored and what it replaces, if anything. Source: metav1.CreateOptions, UpdateOptions and PatchOptions."""
 
     dry_run: bool = False
     validation: Validation = "Warn"
+    guard: Callable[[Object, Object | None], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,40 +1,55 @@
 """Requests to answers: one dispatcher over paths and verbs. Every error is a metav1.Status."""
 
-import hmac
 import json
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
 
 from modelyard.base.clock import Clock
-from modelyard.control.apiserver import discovery, openapi, patch, reading, requests, scale, status, watching
+from modelyard.control.apiserver import admission, discovery, openapi, patch, reading, requests, scale, status, watching
+from modelyard.control.apiserver.access import Access, Caller, path_ask, resource_ask
+from modelyard.control.apiserver.kinds import TOKEN_REQUEST
 from modelyard.control.apiserver.objects import Objects, Written, decoded
-from modelyard.control.apiserver.requests import Catalog, Target, WriteOptions
+from modelyard.control.apiserver.requests import Catalog, Target
+from modelyard.control.apiserver.reviews import Reviews
 from modelyard.control.apiserver.status import StatusError
 from modelyard.control.apiserver.store import Closed, Store
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Answer = Callable[["_Call"], Awaitable[web.StreamResponse]]
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 _MOST_WARNINGS = 20
 _OPEN = _HEALTH | {"/version"}
 """What Kubernetes shows to everybody (the role system:public-info-viewer)."""
 
 
-class Routes:
-    """The API over one store. token: what a client must bear."""
+class _Call(NamedTuple):
+    """A request for a resource by somebody who may make it."""
 
-    def __init__(self, store: Store, objects: Objects, catalog: Catalog, *, token: str, clock: Clock) -> None:
+    request: web.Request
+    target: Target
+    caller: Caller
+
+
+class Routes:
+    """The API over one store. access: who may do what."""
+
+    def __init__(
+        self, store: Store, objects: Objects, catalog: Catalog, *, access: Access, reviews: Reviews, clock: Clock
+    ) -> None:
         self._store = store
         self._objects = objects
         self._catalog = catalog
-        self._token = token.encode()
+        self._access = access
+        self._reviews = reviews
         self._clock = clock
         self._documents: dict[str, bytes] = {}
 
@@ -65,26 +80,20 @@ class Routes:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path = request.path
-        self._authenticate(request)
         if path in _HEALTH:
             return web.Response(text="ok")
+        target = requests.locate(path, self._catalog)
+        if path not in _OPEN:
+            caller = self._access.caller(request.headers)
+            if target is not None:
+                return await self._resource(_Call(request, target, caller))
+            self._access.require(caller.user, path_ask(request.method, path))
         if path == "/openapi/v3" or path.startswith("/openapi/v3/"):
             return self._openapi(request)
         found = discovery.answer(path, self._catalog, request.host)
-        if found is not None:
-            return _json(found) if request.method in ("GET", "HEAD") else _refusal(status.method_not_allowed())
-        target = requests.locate(path, self._catalog)
-        if target is None:
+        if found is None:
             raise status.unknown_path()
-        return await self._resource(request, target)
-
-    def _authenticate(self, request: web.Request) -> None:
-        if request.path in _OPEN:
-            return
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        given = token.strip().encode(errors="surrogateescape")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(given, self._token):
-            raise status.unauthorized()
+        return _json(found) if request.method in ("GET", "HEAD") else _refusal(status.method_not_allowed())
 
     def _openapi(self, request: web.Request) -> web.Response:
         path = request.path.rstrip("/")
@@ -98,33 +107,60 @@ class Routes:
             raise status.unknown_path()
         return web.Response(body=self._documents[path], content_type="application/json")
 
-    async def _resource(self, request: web.Request, target: Target) -> web.StreamResponse:
-        method = "GET" if request.method == "HEAD" else request.method
+    async def _resource(self, call: _Call) -> web.StreamResponse:
+        request, target, caller = call
+        verb, answer = self._calls(target).get("GET" if request.method == "HEAD" else request.method, ("", None))
+        asked = "watch" if verb == "list" and requests.is_watch(request.query) else verb
+        ask = resource_ask(asked or request.method.lower(), target, request.query)
+        self._access.require(caller.user, ask)
+        nowhere = verb == "create" and target.kind.namespaced and target.namespace is None
+        known = target.subresource == "token" or verb in discovery.verbs(target.kind)
+        if answer is None or not known or nowhere or (target.subresource and verb == "delete"):
+            raise status.method_not_allowed(target.kind, verb)
+        if asked == "watch":
+            return await self._watch(call, partial(self._access.still, caller, ask))
+        return await answer(call)
+
+    def _calls(self, target: Target) -> dict[str, tuple[str, Answer]]:
+        if target.kind.question:
+            return {"POST": ("create", self._review)}
+        if target.subresource == "token":
+            return {"POST": ("create", self._token)}
         if target.name is None:
-            calls = {
+            return {
                 "GET": ("list", self._list),
                 "POST": ("create", self._create),
                 "DELETE": ("deletecollection", self._delete_all),
             }
-        else:
-            calls = {
-                "GET": ("get", self._get),
-                "PUT": ("update", self._update),
-                "PATCH": ("patch", self._patch),
-                "DELETE": ("delete", self._delete),
-            }
-        verb, call = calls.get(method, ("", None))
-        nowhere = verb == "create" and target.kind.namespaced and target.namespace is None
-        if (
-            call is None
-            or verb not in discovery.verbs(target.kind)
-            or nowhere
-            or (target.subresource and verb == "delete")
-        ):
-            raise status.method_not_allowed(target.kind, verb)
-        return await call(request, target)
+        return {
+            "GET": ("get", self._get),
+            "PUT": ("update", self._update),
+            "PATCH": ("patch", self._patch),
+            "DELETE": ("delete", self._delete),
+        }
 
-    async def _get(self, request: web.Request, target: Target) -> web.Response:
+    async def _review(self, call: _Call) -> web.Response:
+        request, target, caller = call
+        requests.form(request.headers.get("Accept", ""), request.query)
+        options = requests.write_options(request.query)
+        body = requests.body(request.content_type, await request.read())
+        asked, warnings = admission.admit_question(target.kind, body, options.validation)
+        answered = self._reviews.answer(target.kind, target.namespace, asked, caller.user)
+        return _warned(_json(answered, HTTPStatus.CREATED), warnings)
+
+    async def _token(self, call: _Call) -> web.Response:
+        request, target, _ = call
+        requests.form(request.headers.get("Accept", ""), request.query)
+        options = requests.write_options(request.query)
+        body = requests.body(request.content_type, await request.read())
+        asked, warnings = admission.admit_question(TOKEN_REQUEST, body, options.validation)
+        namespace, name = target.namespace or "", target.name or ""
+        await self._objects.read(target.kind, namespace, name)
+        answered = self._reviews.token(namespace, name, asked, dry_run=options.dry_run)
+        return _warned(_json(answered, HTTPStatus.CREATED), warnings)
+
+    async def _get(self, call: _Call) -> web.Response:
+        request, target, _ = call
         form = requests.form(request.headers.get("Accept", ""), request.query)
         stored = await self._objects.read(target.kind, target.namespace, target.name or "")
         if target.subresource == "scale":
@@ -134,30 +170,38 @@ class Routes:
             return _raw(reading.table_body(target.kind, [stored.body], form, self._clock.now(), metadata))
         return _raw(stored.body)
 
-    async def _list(self, request: web.Request, target: Target) -> web.StreamResponse:
+    async def _watch(self, call: _Call, allowed: Callable[[], bool]) -> web.StreamResponse:
+        request, target, _ = call
         options = requests.list_options(request.query)
         form = requests.form(request.headers.get("Accept", ""), request.query)
-        if requests.is_watch(request.query):
-            lines = watching.Lines(target.kind, options, form, self._clock)
-            return await watching.serve(request, self._store, target.kind, target.namespace, options, lines)
+        lines = watching.Lines(target.kind, options, form, self._clock, allowed)
+        return await watching.serve(request, self._store, target.kind, target.namespace, options, lines)
+
+    async def _list(self, call: _Call) -> web.Response:
+        request, target, _ = call
+        options = requests.list_options(request.query)
+        form = requests.form(request.headers.get("Accept", ""), request.query)
         found = await reading.collect(self._store, target.kind, target.namespace, options)
         return _raw(await reading.list_body(target.kind, found, form, self._clock.now()))
 
-    async def _create(self, request: web.Request, target: Target) -> web.Response:
-        options = requests.write_options(request.query)
+    async def _create(self, call: _Call) -> web.Response:
+        request, target, caller = call
+        options = replace(requests.write_options(request.query), guard=self._access.guard(caller, target))
         body = requests.body(request.content_type, await request.read())
         written = await self._objects.create(target.kind, target.namespace, body, options)
         return self._written(request, target, written, written.body)
 
-    async def _update(self, request: web.Request, target: Target) -> web.Response:
+    async def _update(self, call: _Call) -> web.Response:
+        request, target = call.request, call.target
         body = requests.body(request.content_type, await request.read())
 
         def propose(current: Object) -> Object:
             return scale.applied(target.kind, current, body) if target.subresource == "scale" else body
 
-        return await self._propose(request, target, propose)
+        return await self._propose(call, propose)
 
-    async def _patch(self, request: web.Request, target: Target) -> web.Response:
+    async def _patch(self, call: _Call) -> web.Response:
+        request, target = call.request, call.target
         data, kind = await request.read(), target.kind
         content_type = request.content_type
         if content_type == patch.APPLY_PATCH:
@@ -168,27 +212,30 @@ class Routes:
                 return patch.apply(kind, content_type, current, data)
             return scale.applied(kind, current, patch.apply(kind, content_type, scale.view(kind, current), data))
 
-        return await self._propose(request, target, propose)
+        return await self._propose(call, propose)
 
-    async def _propose(self, request: web.Request, target: Target, propose: Callable[[Object], Object]) -> web.Response:
-        options = requests.write_options(request.query)
+    async def _propose(self, call: _Call, propose: Callable[[Object], Object]) -> web.Response:
+        request, target, caller = call
+        options = replace(requests.write_options(request.query), guard=self._access.guard(caller, target))
         is_scale = target.subresource == "scale"
         written = await self._objects.update(
             target.kind,
             target.namespace,
             target.name or "",
             propose,
-            WriteOptions(dry_run=options.dry_run, validation="Ignore") if is_scale else options,
+            replace(options, validation="Ignore") if is_scale else options,
             subresource="" if is_scale else target.subresource,
         )
         shown = scale.view(target.kind, written.body) if is_scale else written.body
         return self._written(request, target, written, shown)
 
-    async def _delete(self, request: web.Request, target: Target) -> web.Response:
+    async def _delete(self, call: _Call) -> web.Response:
+        request, target, _ = call
         options = requests.delete_options(request.query, await _optional_body(request))
         return _json(await self._objects.delete(target.kind, target.namespace, target.name or "", options))
 
-    async def _delete_all(self, request: web.Request, target: Target) -> web.Response:
+    async def _delete_all(self, call: _Call) -> web.Response:
+        request, target, _ = call
         options = requests.delete_options(request.query, await _optional_body(request))
         found = await reading.collect(self._store, target.kind, target.namespace, requests.list_options(request.query))
         for text in found.bodies:
@@ -207,15 +254,18 @@ class Routes:
             body = reading.table_body(target.kind, [msgspec.json.encode(shown)], form, self._clock.now(), {})
         else:
             body = msgspec.json.encode(shown)
-        answer = _raw(body, code)
-        for warning in written.warnings[:_MOST_WARNINGS]:
-            answer.headers.add("Warning", f'299 - "{_quoted(warning)}"')
-        return answer
+        return _warned(_raw(body, code), written.warnings)
 
 
 async def _optional_body(request: web.Request) -> Object:
     data = await request.read()
     return requests.body(request.content_type, data) if data else {}
+
+
+def _warned(answer: web.Response, warnings: Sequence[str]) -> web.Response:
+    for warning in warnings[:_MOST_WARNINGS]:
+        answer.headers.add("Warning", f'299 - "{_quoted(warning)}"')
+    return answer
 
 
 def _quoted(text: str) -> str:

@@ -10,17 +10,22 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelyard.api.schema import SYSTEM_NAMESPACE
 from modelyard.base.clock import Clock
 from modelyard.base.errors import UserError
 from modelyard.base.ids import DEFAULT_NAMESPACE
-from modelyard.control.apiserver import definitions, kinds
+from modelyard.control.apiserver import defaults, definitions, kinds
+from modelyard.control.apiserver.access import Access
 from modelyard.control.apiserver.collector import Collector
 from modelyard.control.apiserver.objects import Objects
+from modelyard.control.apiserver.policies import Policies
 from modelyard.control.apiserver.requests import Catalog
+from modelyard.control.apiserver.reviews import Reviews
 from modelyard.control.apiserver.routes import Routes
 from modelyard.control.apiserver.store import Store
+from modelyard.control.apiserver.tokens import Tokens, made
 
 _MAX_HEADER_BYTES = 16_384
 _GRACE_SECONDS = 2.0
@@ -45,8 +50,10 @@ _http_log.addFilter(_NoHeaders())
 
 
 class ApiServer:
-    """Serves a store over HTTP. crds: the definitions of our kinds; token: what clients must bear; tls None: plain HTTP
-    for tests."""
+    """Serves a store over HTTP. crds: the definitions of our kinds; token: the owner's, who may do everything.
+
+    tls None: plain HTTP for tests. key: signs the tokens of ServiceAccounts; None: one that ends with this server.
+    """
 
     def __init__(
         self,
@@ -56,6 +63,7 @@ class ApiServer:
         token: str,
         tls: ssl.SSLContext | None,
         clock: Clock,
+        key: ec.EllipticCurvePrivateKey | None = None,
     ) -> None:
         self._store = store
         self._crds = [dict(crd) for crd in crds]
@@ -64,7 +72,13 @@ class ApiServer:
         served = (*kinds.builtin(), *(kinds.from_crd(crd) for crd in crds), definitions.KIND)
         self._objects = Objects(store, clock)
         self._collector = Collector(store, self._objects, Catalog(served), clock)
-        self._routes = Routes(store, self._objects, Catalog(served), token=token, clock=clock)
+        self._served = served
+        self._policies = Policies()
+        tokens = Tokens(key or made(), clock)
+        access = Access(token, tokens, self._policies, clock)
+        reviews = Reviews(access, self._policies, tokens)
+        catalog = Catalog((*served, *kinds.questions()))
+        self._routes = Routes(store, self._objects, catalog, access=access, reviews=reviews, clock=clock)
 
     @asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[str]:
@@ -107,11 +121,13 @@ class ApiServer:
             await runner.cleanup()
 
     async def _prepare(self) -> None:
+        await self._policies.follow(self._store)
         namespace = next(kind for kind in kinds.builtin() if kind.kind == "Namespace")
         for name in (DEFAULT_NAMESPACE, SYSTEM_NAMESPACE):
             body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
             await self._objects.establish(namespace, body)
         await definitions.publish(self._store, self._objects, self._crds, self._clock)
+        await defaults.publish(self._store, self._objects, self._served)
 
     def _url(self, host: str, port: int) -> str:
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  shown, not bound

@@ -119,6 +119,16 @@ def forbidden(kind: Kind, name: str, message: str) -> StatusError:
     return StatusError(HTTPStatus.FORBIDDEN, "Forbidden", text, _object(kind, name))
 
 
+def denied(group: str, resource: str, name: str, message: str) -> StatusError:
+    """403: the caller may not do it. resource "": the question was about a path."""
+    if not resource:
+        return StatusError(HTTPStatus.FORBIDDEN, "Forbidden", f"forbidden: {message}")
+    qualified = f"{resource}.{group}" if group else resource
+    subject = f'{qualified} "{name}"' if name else qualified
+    details = _without_empty({"name": name, "group": group, "kind": resource})
+    return StatusError(HTTPStatus.FORBIDDEN, "Forbidden", f"{subject} is forbidden: {message}", details)
+
+
 def not_found(kind: Kind, name: str) -> StatusError:
     """404: no such object."""
     text = f'{kind.resource_name} "{name}" not found'

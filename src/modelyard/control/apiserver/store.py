@@ -106,6 +106,7 @@ class Store:
         self._waiting: deque[tuple[Change, asyncio.Future[Event]]] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._watches: set[Watch] = set()
+        self._observers: list[Callable[[Event], None]] = []
         self._closed = False
         self.published = writer.bounds()[1]
 
@@ -142,6 +143,10 @@ class Store:
             await loop.run_in_executor(self._writing, self._writer.close)
         self._writing.shutdown()
         self._reading.shutdown()
+
+    def observe(self, call: Callable[[Event], None]) -> None:
+        """Call it, which must be quick, with every change from now on, before whoever wrote it is answered."""
+        self._observers.append(call)
 
     def end_watches(self) -> None:
         """End every watch that is open now."""
@@ -228,6 +233,8 @@ class Store:
 
     def _publish(self, event: Event) -> None:
         self.published = event.revision
+        for observe in self._observers:
+            observe(event)
         for watch in tuple(self._watches):
             watch.offer(event)
 

@@ -161,6 +161,20 @@ def _source(obj: Object) -> str:
     return ", ".join(str(part) for part in parts if part)
 
 
+def _role(obj: Object) -> str:
+    reference = obj.get("roleRef", {})
+    return f"{reference.get('kind', '')}/{reference.get('name', '')}"
+
+
+def _subjects(kind: str) -> Callable[[Object], Cell]:
+    def names(obj: Object) -> str:
+        found = (each for each in obj.get("subjects") or () if each.get("kind") == kind)
+        return ", ".join(f"{each['namespace']}/{each['name']}" if each.get("namespace") else each["name"]
+                         for each in found)  # fmt: skip
+
+    return names
+
+
 _COMPUTED: dict[str, Callable[[Object], Cell]] = {
     "phase": _phase,
     "data": _data,
@@ -169,9 +183,24 @@ _COMPUTED: dict[str, Callable[[Object], Cell]] = {
     "source": _source,
     "message": lambda obj: str(obj.get("message", "")).strip(),
     "count": lambda obj: obj.get("count") or 1,
+    "role": _role,
+    "users": _subjects("User"),
+    "groups": _subjects("Group"),
+    "accounts": _subjects("ServiceAccount"),
+    "secrets": lambda obj: len(obj.get("secrets") or ()),
     "subobject": lambda obj: str(obj.get("involvedObject", {}).get("fieldPath", "")),
 }
 """Cells of built-in kinds that no JSONPath finds; the columns below name them instead of a path."""
+
+_ROLE = (_NAME, Column("Created At", "string", ".metadata.creationTimestamp", description="When it was made."))
+_BINDING = (
+    _NAME,
+    Column("Role", "string", "role", description="The role that the subjects get."),
+    _AGE,
+    Column("Users", "string", "users", 1, description="Users among the subjects."),
+    Column("Groups", "string", "groups", 1, description="Groups among the subjects."),
+    Column("ServiceAccounts", "string", "accounts", 1, description="ServiceAccounts among the subjects."),
+)
 
 _BUILTIN: dict[str, tuple[Column, ...]] = {
     "Namespace": (_NAME, Column("Status", "string", "phase", description="Active or Terminating."), _AGE),
@@ -200,5 +229,10 @@ _BUILTIN: dict[str, tuple[Column, ...]] = {
         Column("Revision", "string", ".revision", description="Number of the revision."),
         _AGE,
     ),
+    "ServiceAccount": (_NAME, Column("Secrets", "integer", "secrets", description="Number of secrets."), _AGE),
+    "Role": _ROLE,
+    "ClusterRole": _ROLE,
+    "RoleBinding": _BINDING,
+    "ClusterRoleBinding": _BINDING,
     "Lease": (_NAME, Column("Holder", "string", ".spec.holderIdentity", description="Who holds it."), _AGE),
 }

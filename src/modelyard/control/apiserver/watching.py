@@ -5,7 +5,7 @@ Source: the watch cache of Kubernetes; KEP-956 (bookmarks), KEP-3157 (initial ev
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -26,9 +26,12 @@ _STALLED_SECONDS = 30.0
 
 
 class Lines:
-    """Turns changes into the lines that one client gets."""
+    """Turns changes into the lines that one client gets. allowed: whether it may still see them."""
 
-    def __init__(self, kind: Kind, options: ListOptions, form: Form, clock: Clock) -> None:
+    def __init__(
+        self, kind: Kind, options: ListOptions, form: Form, clock: Clock, allowed: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.allowed = allowed
         self._kind = kind
         self._filter = reading.filter_of(kind, options)
         self._form = form
@@ -134,13 +137,15 @@ async def _changes(
             async with asyncio.timeout_at(min(marked, end)):
                 events = await watch.next()
         except TimeoutError:
+            if not lines.allowed():
+                return
             if options.bookmarks:
                 yield lines.bookmark(watch.revision)
             if loop.time() >= end:
                 return
             marked = loop.time() + bookmark_seconds
             continue
-        if not events:
+        if not events or not lines.allowed():
             return
         text = b"".join(map(lines.of, events))
         if text:

@@ -53,8 +53,8 @@ class Ads:
         return self._exchange.refusal(kind, name) if self._exchange else ""
 
     @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator[None]:
-        """Listen while the block runs."""
+    async def serving(self, *others: "grpc.GenericRpcHandler[Any, Any]") -> AsyncIterator[None]:
+        """Listen while the block runs. others: what the same socket answers besides."""
         server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", _LARGEST_MESSAGE_BYTES),
@@ -67,7 +67,7 @@ class Ads:
             response_serializer=_message("DeltaDiscoveryResponse").SerializeToString,
         )
         handler = grpc.method_handlers_generic_handler(_SERVICE, {"DeltaAggregatedResources": method})
-        server.add_generic_rpc_handlers((handler,))
+        server.add_generic_rpc_handlers((handler, *others))
         server.add_insecure_port(f"unix:{self._socket}")
         await server.start()
         try:

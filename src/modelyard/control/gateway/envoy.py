@@ -13,6 +13,7 @@ from types import TracebackType
 import modelyard
 from modelyard.base.clock import Clock
 from modelyard.base.errors import RetryLater, UserError
+from modelyard.control.gateway import server_calls
 from modelyard.control.gateway.ads import Ads
 from modelyard.control.gateway.hints import Hints
 from modelyard.control.gateway.process import EnvoyProcess
@@ -70,7 +71,7 @@ class EnvoyGateway:
     async def __aenter__(self) -> "EnvoyGateway":
         self._listen()
         try:
-            await self._stack.enter_async_context(self._ads.serving())
+            await self._stack.enter_async_context(self._ads.serving(server_calls.answering(modelyard.__version__)))
             tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
             await self._envoy.start()
             running = (tasks.create_task(self._converge()), tasks.create_task(self._supervise()))

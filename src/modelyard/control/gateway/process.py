@@ -12,6 +12,7 @@ from typing import Any
 
 from modelyard.base import launch
 from modelyard.base.errors import RetryLater, UserError
+from modelyard.control.render import xds
 
 _TYPE = "type.googleapis.com/"
 _MOST_FILES = 65_536
@@ -124,12 +125,12 @@ def bootstrap(ads_socket: str, admin_socket: str, connections: int) -> dict[str,
         "explicit_http_config": {"http2_protocol_options": {}},
     }
     control = {
-        "name": "control",
+        "name": xds.CONTROL,
         "type": "STATIC",
         "connect_timeout": "1s",
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
         "load_assignment": {
-            "cluster_name": "control",
+            "cluster_name": xds.CONTROL,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": ads_socket}}}}]}],
         },
     }
@@ -142,7 +143,7 @@ def bootstrap(ads_socket: str, admin_socket: str, connections: int) -> dict[str,
                 "api_type": "DELTA_GRPC",
                 "transport_api_version": "V3",
                 "set_node_on_first_message_only": True,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "control"}}],
+                "grpc_services": [{"envoy_grpc": {"cluster_name": xds.CONTROL}}],
             },
             "lds_config": ads,
             "cds_config": ads,

@@ -42,9 +42,17 @@ SECRETS = Resource("", "v1", "secrets", "Secret")
 EVENTS = Resource("", "v1", "events", "Event")
 CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+SERVICEACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
+ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
+ROLEBINDINGS = Resource("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding")
+CLUSTERROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", namespaced=False)
+CLUSTERROLEBINDINGS = Resource(
+    "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
+)
 
 OURS = (MODELS, MODELJOBS, MODELSERVICES, MODELSTREAMS, RUNTIMES)
-ALL = (*OURS, NAMESPACES, CONFIGMAPS, SECRETS, EVENTS, CONTROLLERREVISIONS, LEASES)
+ACCESS = (SERVICEACCOUNTS, ROLES, ROLEBINDINGS, CLUSTERROLES, CLUSTERROLEBINDINGS)
+ALL = (*OURS, NAMESPACES, CONFIGMAPS, SECRETS, EVENTS, CONTROLLERREVISIONS, LEASES, *ACCESS)
 SHORT_NAMES = {
     "rt": RUNTIMES,
     "mdl": MODELS,
@@ -54,6 +62,7 @@ SHORT_NAMES = {
     "ns": NAMESPACES,
     "cm": CONFIGMAPS,
     "ev": EVENTS,
+    "sa": SERVICEACCOUNTS,
 }
 
 

@@ -1,7 +1,8 @@
 """Routes and endpoints in Envoy's words, as proto3 JSON.
 
 The shape: one listener that never changes; one scope for each public id, found by element 3 of the path
-(`/v2/models/<id>/...`), so that a thousand models cost a request no more than one; one cluster for each unit.
+(`/v2/models/<id>/...`; `xds_grpc` gives gRPC one), so that a thousand models cost a request no more than one; one
+cluster for each unit.
 Source: Envoy API v3 (scoped_route.proto, cluster.proto, http_connection_manager.proto), Open Inference Protocol V2.
 """
 
@@ -9,7 +10,7 @@ import json
 from typing import Any
 
 from modelyard.control.ir.route import Endpoints, Route
-from modelyard.control.render import xds_replies
+from modelyard.control.render import xds_grpc, xds_replies
 
 Json = dict[str, Any]
 
@@ -19,6 +20,8 @@ LISTENER = "envoy.config.listener.v3.Listener"
 SCOPE = "envoy.config.route.v3.ScopedRouteConfiguration"
 
 LISTENER_NAME = "gateway"
+CONTROL = "control"
+"""The cluster of the process that tells Envoy all this."""
 INDEX = "~"
 """The scope of what has no element 3: `/v2` and `/v2/models`. Not a possible id."""
 SERVER_SCOPES = ("live", "ready", INDEX)
@@ -57,7 +60,8 @@ def cluster(unit: str) -> Json:
     options = {
         "@type": f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "common_http_protocol_options": {"idle_timeout": "30s"},
-        "explicit_http_config": {"http_protocol_options": {}},
+        # The status of a gRPC call comes after its answer.
+        "explicit_http_config": {"http_protocol_options": {"enable_trailers": True}},
     }
     return {
         "name": unit,
@@ -83,10 +87,16 @@ def scope(public_id: str, route: Route | None, canonical_ids: tuple[str, ...] = 
     """
     entries = _server_entries(public_id, canonical_ids, version)
     if route is not None:
-        entries.append(_model_entry(public_id, route))
+        entries += [
+            _model_entry({"path_separated_prefix": f"/v2/models/{public_id}"}, route),
+            _model_entry(xds_grpc.model_match(), route),
+        ]
+    host: Json = {"name": public_id, "domains": ["*"], "routes": entries}
+    if route is not None and route.backends:
+        host |= {"retry_policy": _retries(), "request_body_buffer_limit": RETRY_BODY_BYTES}
     routes = {
         "name": public_id,
-        "virtual_hosts": [{"name": public_id, "domains": ["*"], "routes": entries}],
+        "virtual_hosts": [host],
         # Clusters are sent and acknowledged before; checking them again would tie scopes to clusters that go away.
         "validate_clusters": False,
     }
@@ -112,7 +122,7 @@ def _connections() -> Json:
     return {
         "@type": f"{_TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "gateway",
-        "codec_type": "HTTP1",
+        "codec_type": "AUTO",  # HTTP/1.1 and, known by its first bytes, HTTP/2
         "server_name": "modelyard",
         "use_remote_address": True,
         "internal_address_config": {},
@@ -126,6 +136,7 @@ def _connections() -> Json:
         "early_header_mutation_extensions": [_stripping()],
         "http_filters": [
             {"name": "local-callers", "typed_config": _local_callers()},
+            *xds_grpc.patience(),
             {"name": "index", "typed_config": _index()},
             {
                 "name": "envoy.filters.http.router",
@@ -180,33 +191,15 @@ def _header(name: str, match: Json) -> Json:
 
 
 def _index() -> Json:
-    """`/v2` and `/v2/models` have no element 3: give them one, and choose the scope again."""
+    """`/v2` and `/v2/models` have no element 3, and gRPC has none: give them one, and choose the scope again."""
     elsewhere = {"/v2": f"/v2/server/{INDEX}", "/v2/": f"/v2/server/{INDEX}", "/v2/models": f"/v2/models/{INDEX}"}
-    actions = {path: {"action": {"name": "go", "typed_config": _go(to)}} for path, to in elsewhere.items()}
-    path = {
-        "name": "path",
-        "typed_config": {"@type": f"{_TYPE}envoy.type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": ":path"},
-    }
-    return {
-        "@type": f"{_TYPE}envoy.extensions.common.matching.v3.ExtensionWithMatcher",
-        "extension_config": {
-            "name": "composite",
-            "typed_config": {"@type": f"{_TYPE}envoy.extensions.filters.http.composite.v3.Composite"},
-        },
-        "xds_matcher": {"matcher_tree": {"input": path, "exact_match_map": {"map": actions}}},
-    }
+    return xds_grpc.composite({path: _go(to) for path, to in elsewhere.items()} | xds_grpc.choices(INDEX))
 
 
 def _go(path: str) -> Json:
-    code = f"function envoy_on_request(handle) handle:headers():replace(':path', '{path}') handle:clearRouteCache() end"
-    lua = {
-        "@type": f"{_TYPE}envoy.extensions.filters.http.lua.v3.Lua",
-        "default_source_code": {"inline_string": code},
-    }
-    return {
-        "@type": f"{_TYPE}envoy.extensions.filters.http.composite.v3.ExecuteFilterAction",
-        "typed_config": {"name": "go", "typed_config": lua},
-    }
+    return xds_grpc.lua(
+        f"function envoy_on_request(handle) handle:headers():replace(':path', '{path}') handle:clearRouteCache() end"
+    )
 
 
 def _server_entries(public_id: str, canonical_ids: tuple[str, ...], version: str) -> list[Json]:
@@ -217,6 +210,7 @@ def _server_entries(public_id: str, canonical_ids: tuple[str, ...], version: str
         return [
             _answer({"path": f"/v2/server/{INDEX}"}, server),
             _answer({"path": f"/v2/models/{INDEX}"}, {"models": list(canonical_ids)}),
+            *xds_grpc.server_entries(INDEX, CONTROL),
         ]
     return []
 
@@ -229,8 +223,7 @@ def _answer(match: Json, body: Json) -> Json:
     }
 
 
-def _model_entry(public_id: str, route: Route) -> Json:
-    match = {"path_separated_prefix": f"/v2/models/{public_id}"}
+def _model_entry(match: Json, route: Route) -> Json:
     if not route.backends:
         sentence = route.unavailable or "no replica of this model is ready"
         return {
@@ -238,7 +231,7 @@ def _model_entry(public_id: str, route: Route) -> Json:
             "direct_response": {"status": 503, "body": {"inline_string": _shortened(sentence)}},
             "response_headers_to_add": [_replaced("retry-after", "2")],
         }
-    return {"match": match, "route": _forward(route), "request_body_buffer_limit": RETRY_BODY_BYTES}
+    return {"match": match, "route": _forward(route)}
 
 
 def _forward(route: Route) -> Json:
@@ -253,21 +246,24 @@ def _forward(route: Route) -> Json:
         "timeout": _seconds(route.timeout_seconds),
         # A caller that stops sending in the middle must not hold a stream for longer than a request may take.
         "idle_timeout": _seconds(route.timeout_seconds + 5),
-        "retry_policy": {
-            # Before the first byte of an answer: then no caller saw anything, and an inference has no effects.
-            "retry_on": "connect-failure,refused-stream,reset",
-            "num_retries": _RETRIES,
-            "retry_host_predicate": [
-                {
-                    "name": "envoy.retry_host_predicates.previous_hosts",
-                    "typed_config": {
-                        "@type": f"{_TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                    },
-                }
-            ],
-            "host_selection_retry_max_attempts": _MOST_DRAWS,
-            "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
-        },
+    }
+
+
+def _retries() -> Json:
+    return {
+        # Before the first byte of an answer: then no caller saw anything, and an inference has no effects.
+        "retry_on": "connect-failure,refused-stream,reset",
+        "num_retries": _RETRIES,
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": f"{_TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": _MOST_DRAWS,
+        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
 
 

@@ -1,9 +1,20 @@
-"""One request and its answer."""
+"""One request and its answer, as HTTP has it or as gRPC has it.
+
+A gRPC call comes over HTTP/1.1, framed as gRPC frames it, to a path that says so; its status goes into trailers, or
+into the head where there is no message. Source: gRPC over HTTP2 (PROTOCOL-HTTP2.md), gRPC statuscodes.md.
+"""
 
 import asyncio
 from typing import Protocol
+from urllib.parse import quote
 
-from modelyard.wire import oip
+from modelyard.wire import oip, oip_grpc
+
+CALLS = f"/{oip_grpc.SERVICE}/".encode()
+"""How the path of a gRPC call begins; the method follows."""
+
+GRPC_STATUS = {400: 3, 403: 7, 404: 5, 405: 12, 408: 4, 413: 8, 429: 8, 431: 8, 500: 13, 501: 12, 503: 14}
+"""By HTTP status: invalid argument, permission denied, not found, unimplemented, deadline exceeded, ..."""
 
 REASONS = {
     200: b"OK",
@@ -19,6 +30,12 @@ REASONS = {
     503: b"Service Unavailable",
 }
 JSON = b"application/json"
+
+_CALL_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n"
+_TRAILERS_FOLLOW = b"transfer-encoding: chunked\r\ntrailer: grpc-status\r\n"
+_LAST_CHUNK = b"\r\n0\r\ngrpc-status: 0\r\n\r\n"
+_LONGEST_SENTENCE = 1000  # a proxy refuses large heads
+_UNQUOTED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # all of ASCII that can be seen, without the percent sign
 
 
 class Conversation(Protocol):
@@ -57,6 +74,11 @@ class Exchange:
         self.received = connection.loop.time()
 
     @property
+    def is_call(self) -> bool:
+        """Whether gRPC asks."""
+        return self.target.startswith(CALLS)
+
+    @property
     def reply(self) -> bytes | None:
         """The bytes of the answer, once there is one."""
         return self._reply
@@ -86,5 +108,28 @@ class Exchange:
         connection.answered()
 
     def refuse(self, status: int, message: str, *, retry_after: int = 0, allow: bytes = b"") -> None:
-        """Answer with `{"error": message}`."""
-        self.answer(status, oip.encode_error(message), retry_after=retry_after, allow=allow)
+        """Answer with `{"error": message}`; a call with the status of gRPC that means the same."""
+        if self.is_call:
+            sentence = quote(message[:_LONGEST_SENTENCE], safe=_UNQUOTED).encode()
+            self._answer_call(
+                b"content-length: 0\r\ngrpc-status: %d\r\ngrpc-message: %b\r\n" % (GRPC_STATUS[status], sentence), b""
+            )
+        else:
+            self.answer(status, oip.encode_error(message), retry_after=retry_after, allow=allow)
+
+    def give(self, body: bytes) -> None:
+        """Answer with what was asked for: JSON, or the message that a call expects."""
+        if self.is_call:
+            size = len(body)
+            frame = b"%x\r\n\0%b" % (size + 5, size.to_bytes(4, "big"))
+            self._answer_call(_TRAILERS_FOLLOW, b"".join((frame, body, _LAST_CHUNK)))
+        else:
+            self.answer(200, body)
+
+    def _answer_call(self, head: bytes, body: bytes) -> None:
+        assert self._reply is None, "a request is answered once"
+        connection = self._connection
+        self.keep_alive = self.keep_alive and not connection.ending
+        close = b"" if self.keep_alive else b"connection: close\r\n"
+        self._reply = b"".join((_CALL_HEAD, head, close, b"\r\n", body))
+        connection.answered()

@@ -230,7 +230,7 @@ class Connection(asyncio.Protocol):
         self._refused_at = self.loop.time()
         self._begun_at = 0.0
         self._body = b""
-        refusal = Exchange(self, b"", b"", b"", keep_alive=False)
+        refusal = Exchange(self, b"", self._target, b"", keep_alive=False)
         self._backlog.append(refusal)
         refusal.refuse(status, message, retry_after=1 if status == 503 else 0)
 

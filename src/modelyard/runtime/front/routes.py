@@ -1,4 +1,4 @@
-"""Which path does what. Source: Open Inference Protocol V2, REST (and Prometheus' `/metrics`)."""
+"""Which path does what. Source: Open Inference Protocol V2, REST (and Prometheus' `/metrics`); gRPC is in `calls`."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -6,18 +6,15 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 import modelyard
-from modelyard.base.errors import RetryLater, UserError
 from modelyard.runtime.backends.port import Tensors
-from modelyard.runtime.front import metrics, tensors
-from modelyard.runtime.front.batcher import Call, Gone, QueueFull
+from modelyard.runtime.front import inference, metrics, tensors
+from modelyard.runtime.front.calls import Calls
 from modelyard.runtime.front.exchange import Exchange
 from modelyard.runtime.front.models import HostedModel
 from modelyard.wire import oip
 
 _log = logging.getLogger(__name__)
 
-_RETRY_SECONDS = 1
-_GONE = 499  # as nginx and Envoy count a client that went away
 _METRICS = b"text/plain; version=0.0.4; charset=utf-8"
 
 Handle = Callable[[Exchange], None]
@@ -43,9 +40,10 @@ class Routes:
         self._get[b"/v2/health/live"] = lambda exchange: exchange.answer(200, b'{"live":true}')
         self._get[b"/v2/health/ready"] = self._server_ready
         self._get[b"/metrics"] = self._metrics
-        for model in models:
-            for name in (model.work.name, *model.work.aliases):
-                self._add(model, name)
+        names = {name: model for model in models for name in (model.work.name, *model.work.aliases)}
+        for name, model in names.items():
+            self._add(model, name)
+        self._calls = Calls(names, ready)
 
     def _add(self, model: HostedModel, name: str) -> None:
         self._ids[name] = model.work.version
@@ -71,6 +69,8 @@ class Routes:
     def _route(self, exchange: Exchange) -> None:
         method = exchange.method
         handle = self._post.get(exchange.target) if method == b"POST" else None
+        if handle is None and exchange.is_call:
+            handle = self._calls.respond
         if handle is None:
             path = exchange.target.partition(b"?")[0]
             get, post = self._get.get(path), self._post.get(path)
@@ -101,13 +101,13 @@ class Routes:
         if self._ready():
             exchange.answer(200, b'{"ready":true}')
         else:
-            exchange.refuse(503, "the server is stopping", retry_after=_RETRY_SECONDS)
+            exchange.refuse(503, "the server is stopping", retry_after=inference.RETRY_SECONDS)
 
     def _model_ready(self, exchange: Exchange, name: str) -> None:
         if self._ready():
             exchange.answer(200, msgspec.json.encode({"name": name, "ready": True}))
         else:
-            exchange.refuse(503, "the server is stopping", retry_after=_RETRY_SECONDS)
+            exchange.refuse(503, "the server is stopping", retry_after=inference.RETRY_SECONDS)
 
     def _metrics(self, exchange: Exchange) -> None:
         exchange.answer(200, metrics.text(model.metrics for model in self._models), kind=_METRICS)
@@ -115,67 +115,34 @@ class Routes:
 
 def infer(exchange: Exchange, model: HostedModel, name: str) -> None:
     """Check the request against the signature and queue it; wrong ones are answered at once."""
-    counted = model.metrics
-    counted.in_flight += 1
-    try:
-        request = oip.decode_request(exchange.body)
-        exchange.body = b""
-        wanted = model.signature.select(request.outputs)
-        model.batcher.submit(_Inference(exchange, model, name, request, wanted))
-    except UserError as error:
-        _finish(exchange, model, 400, oip.encode_error(error.message))
-    except QueueFull as error:
-        _finish(exchange, model, 429, oip.encode_error(error.message), _RETRY_SECONDS)
+    inference.begin(exchange, model, lambda: _read(exchange, model, name))
 
 
-class _Inference(Call):
-    """A request in the queue of a model."""
+class _Inference(inference.Inference):
+    """A request whose answer is JSON."""
 
-    __slots__ = ("_exchange", "_id", "_model", "_name", "_wanted")
+    __slots__ = ("_id", "_name")
 
     def __init__(
-        self, exchange: Exchange, model: HostedModel, name: str, request: oip.InferRequest, wanted: tuple[str, ...]
+        self,
+        exchange: Exchange,
+        model: HostedModel,
+        inputs: Tensors,
+        wanted: tuple[str, ...],
+        name: str,
+        request_id: str | None,
     ) -> None:
-        signature = model.signature
-        inputs = signature.read(request)
-        super().__init__(inputs, request.inputs[0].shape[0] if signature.batchable else 1, signature.group(inputs))
-        self._exchange = exchange
-        self._model = model
+        super().__init__(exchange, model, inputs, wanted)
         self._name = name
-        self._id = request.id
-        self._wanted = wanted
+        self._id = request_id
 
-    @property
-    def gone(self) -> bool:
-        return self._exchange.gone
-
-    def deliver(self, answer: Tensors | Exception) -> None:
-        exchange, model = self._exchange, self._model
-        retry_after = 0
-        try:
-            if isinstance(answer, Exception):
-                raise answer
-            outputs = tensors.answer(answer, self._wanted)
-            status = 200
-            body = oip.encode_response(oip.InferResponse(self._name, model.work.version, outputs, self._id))
-        except UserError as error:
-            status, body = 400, oip.encode_error(error.message)
-        except Gone:
-            status, body = _GONE, b""
-        except RetryLater as error:
-            status, body = 503, oip.encode_error(error.message)
-            retry_after = max(_RETRY_SECONDS, round(error.retry_after_seconds or 0))
-        except Exception:
-            _log.exception("an answer could not be made")
-            status, body = 500, oip.encode_error("the model failed on this request; the log of its server says why")
-        _finish(exchange, model, status, body, retry_after)
+    def encode(self, outputs: Tensors) -> bytes:
+        found = tensors.answer(outputs, self._wanted)
+        return oip.encode_response(oip.InferResponse(self._name, self._model.work.version, found, self._id))
 
 
-def _finish(exchange: Exchange, model: HostedModel, status: int, body: bytes, retry_after: int = 0) -> None:
-    counted = model.metrics
-    counted.in_flight -= 1
-    if exchange.gone:
-        status = _GONE
-    counted.answered(status, exchange.age())
-    if not exchange.gone:
-        exchange.answer(status, body, retry_after=retry_after)
+def _read(exchange: Exchange, model: HostedModel, name: str) -> _Inference:
+    request = oip.decode_request(exchange.body)
+    exchange.body = b""
+    wanted = model.signature.select(request.outputs)
+    return _Inference(exchange, model, model.signature.read(request), wanted, name, request.id)

@@ -1,6 +1,7 @@
 """Between the elements of a request and the arrays of a model: the signature's checks, both ways."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,22 @@ DTYPES: dict[str, np.dtype] = {
     "BYTES": np.dtype(object),
 }
 _DATATYPES = {dtype: datatype for datatype, dtype in DTYPES.items()}
+
+
+class Sent(Protocol):
+    """What any form of a request says about an input tensor."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def datatype(self) -> str: ...
+
+    @property
+    def shape(self) -> list[int]: ...
+
+
+_Sent = TypeVar("_Sent", bound=Sent)
 
 
 def _loses_nothing(sent: str, taken: str) -> bool:
@@ -59,9 +76,13 @@ class Signature:
 
     def read(self, request: oip.InferRequest) -> dict[str, Array]:
         """The model's inputs, complete and in its own datatypes. Raises UserError naming the field."""
+        return self.take(request.inputs, _from_json)
+
+    def take(self, inputs: Sequence[_Sent], elements: Callable[[int, _Sent], Array]) -> dict[str, Array]:
+        """As `read`, of any form. elements: an input's elements, flat, in the datatype that was sent."""
         arrays: dict[str, Array] = {}
         rows = 0
-        for position, tensor in enumerate(request.inputs):
+        for position, tensor in enumerate(inputs):
             field = f"inputs[{position}]"
             spec = self._inputs.get(tensor.name)
             if spec is None:
@@ -73,7 +94,10 @@ class Signature:
                 if rows and tensor.shape[0] != rows:
                     raise UserError(f"{field}.shape: has {tensor.shape[0]} rows, but inputs[0] has {rows}")
                 rows = tensor.shape[0]
-            arrays[tensor.name] = _array(oip.elements(field, tensor), tensor, spec)
+            array = elements(position, tensor)
+            if tensor.datatype != spec.datatype:
+                array = array.astype(DTYPES[spec.datatype])
+            arrays[tensor.name] = array.reshape(tensor.shape)
         if len(arrays) < len(self._inputs):
             missing = ", ".join(repr(name) for name in self._inputs if name not in arrays)
             raise UserError(f"inputs: {missing} is missing; the model takes {self._names()}")
@@ -111,7 +135,7 @@ class Signature:
             arrays[spec.name] = np.full(shape, b"", dtype) if spec.datatype == "BYTES" else np.zeros(shape, dtype)
         return arrays
 
-    def _check(self, field: str, tensor: oip.RequestInput, spec: TensorSpec) -> None:
+    def _check(self, field: str, tensor: Sent, spec: TensorSpec) -> None:
         if tensor.datatype not in self._accepted[spec.name]:
             accepted = self._accepted[spec.name]
             raise UserError(
@@ -135,10 +159,16 @@ def answer(outputs: Tensors, wanted: tuple[str, ...]) -> list[oip.ResponseOutput
     return [_output(name, outputs[name]) for name in wanted or outputs]
 
 
-def _output(name: str, array: Array) -> oip.ResponseOutput:
+def datatype_of(name: str, array: Array) -> str:
+    """The datatype of an output; raises UserError where the protocol has none."""
     datatype = _DATATYPES.get(array.dtype)
     if datatype is None:
         raise UserError(f"output {name!r}: {array.dtype} has no Open Inference Protocol datatype")
+    return datatype
+
+
+def _output(name: str, array: Array) -> oip.ResponseOutput:
+    datatype = datatype_of(name, array)
     elements = array.ravel().tolist()
     if datatype == "BYTES":
         try:
@@ -148,12 +178,10 @@ def _output(name: str, array: Array) -> oip.ResponseOutput:
     return oip.ResponseOutput(name, datatype, array.shape, elements)
 
 
-def _array(elements: list[oip.Element], tensor: oip.RequestInput, spec: TensorSpec) -> Array:
+def _from_json(position: int, tensor: oip.RequestInput) -> Array:
+    elements = oip.elements(f"inputs[{position}]", tensor)
     if tensor.datatype == "BYTES":
         array: Array = np.empty(len(elements), object)
         array[:] = [str(element).encode() for element in elements]
-    else:
-        array = np.array(elements, DTYPES[tensor.datatype])
-        if tensor.datatype != spec.datatype:
-            array = array.astype(DTYPES[spec.datatype])
-    return array.reshape(tensor.shape)
+        return array
+    return np.array(elements, DTYPES[tensor.datatype])

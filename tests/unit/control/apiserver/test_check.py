@@ -1,3 +1,7 @@
+from typing import Any
+
+import pytest
+
 from apiserver_testing import make, model, service
 from modelyard.control.apiserver.check import check
 
@@ -27,7 +31,7 @@ def test_faults_of_metadata_and_missing_parts_are_told() -> None:
 def test_a_kind_that_is_not_served_names_those_that_are() -> None:
     (error,) = check({"apiVersion": "apps/v1", "kind": "Deployment"})
     assert error.path == "kind"
-    assert "expected one of ConfigMap" in error.message
+    assert "expected one of ClusterRole, ClusterRoleBinding, ConfigMap" in error.message
 
 
 def test_a_misspelled_kind_or_version_names_the_field_and_the_right_word() -> None:
@@ -45,3 +49,32 @@ def test_names_durations_and_digests_say_how_they_are_spelled() -> None:
     assert found["spec.timeout"].startswith("expected a duration")
     (digest,) = check(model(digest="sha256:abc"))
     assert digest.message == "expected sha256: and 64 hexadecimal digits"
+
+
+def _stream(**changes: Any) -> dict[str, Any]:
+    source = {"uri": "nats://nats:4222", "stream": "in", "subjects": ["in.>"]}
+    sink = {"uri": "nats://nats:4222", "stream": "out", "subject": "out"}
+    spec: dict[str, Any] = {"model": {"name": "m"}, "source": source, "sink": sink}
+    for name, value in changes.items():
+        spec[name] = {**spec[name], **value} if name in ("source", "sink") else value
+    metadata = {"name": "s"}
+    return {"apiVersion": "modelyard.dev/v1alpha1", "kind": "ModelStream", "metadata": metadata, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "expected"),
+    [
+        ({"suspend": "no"}, "spec.suspend", "expected true or false"),
+        ({"start": {"time": "yesterday"}}, "spec.start.time", "expected a time, such as 2026-11-28T08:00:00Z"),
+        ({"batch": {"wait": "10"}}, "spec.batch.wait", "expected a duration"),
+        ({"source": {"stream": "a.b"}}, "spec.source.stream", "expected the name of a stream"),
+        ({"source": {"subjects": ["a b"]}}, "spec.source.subjects[0]", "expected a subject"),
+        ({"sink": {"subject": "out.*"}}, "spec.sink.subject", "expected a subject"),
+    ],
+)
+def test_values_of_streams_say_what_was_expected_and_nothing_else(
+    changes: dict[str, Any], path: str, expected: str
+) -> None:
+    (found,) = check(_stream(**changes))
+    assert found.path == path
+    assert expected in found.message

@@ -6,7 +6,7 @@ from modelyard.api.schema import crds
 from modelyard.control.apiserver import definitions, discovery, kinds
 from modelyard.control.apiserver.requests import Catalog
 
-CATALOG = Catalog((*kinds.builtin(), *map(kinds.from_crd, crds()), definitions.KIND))
+CATALOG = Catalog((*kinds.builtin(), *map(kinds.from_crd, crds()), definitions.KIND, *kinds.questions()))
 
 
 def answer(path: str) -> dict[str, Any]:
@@ -17,7 +17,15 @@ def answer(path: str) -> dict[str, Any]:
 
 def test_every_group_that_is_listed_can_be_discovered() -> None:
     groups = answer("/apis")["groups"]
-    assert {each["name"] for each in groups} == {"apps", "coordination.k8s.io", "modelyard.dev", "apiextensions.k8s.io"}
+    assert {each["name"] for each in groups} == {
+        "apps",
+        "coordination.k8s.io",
+        "rbac.authorization.k8s.io",
+        "modelyard.dev",
+        "apiextensions.k8s.io",
+        "authorization.k8s.io",
+        "authentication.k8s.io",
+    }
     for group in groups:
         assert answer(f"/apis/{group['name']}")["preferredVersion"] == group["preferredVersion"]
         for version in group["versions"]:

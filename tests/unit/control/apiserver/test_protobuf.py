@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelyard.control.apiserver import protobuf
+from modelyard.control.apiserver.protobuf_kinds import KINDS
 from modelyard.control.apiserver.status import StatusError
 
 
@@ -62,8 +63,76 @@ def test_owner_references_are_read() -> None:
     ]
 
 
+RBAC = "rbac.authorization.k8s.io/v1"
+AUTHORIZATION = "authorization.k8s.io/v1"
+AUTHENTICATION = "authentication.k8s.io/v1"
+
+
+def test_roles_and_bindings_are_read() -> None:
+    rule = field(1, "get") + field(1, "list") + field(2, "") + field(3, "secrets") + field(4, "s") + field(5, "/x")
+    found = protobuf.decode(envelope("Role", field(1, field(1, "r")) + field(2, rule) + field(2, field(1, "*")), RBAC))
+    assert found["rules"] == [
+        {
+            "verbs": ["get", "list"],
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["s"],
+            "nonResourceURLs": ["/x"],
+        },
+        {"verbs": ["*"]},
+    ]
+    subject = field(1, "ServiceAccount") + field(2, "") + field(3, "ana") + field(4, "default")
+    reference = field(1, "g") + field(2, "Role") + field(3, "r")
+    raw = field(1, field(1, "b")) + field(2, subject) + field(3, reference)
+    for kind in ("RoleBinding", "ClusterRoleBinding"):
+        found = protobuf.decode(envelope(kind, raw, RBAC))
+        assert found["subjects"] == [{"kind": "ServiceAccount", "name": "ana", "namespace": "default"}]
+        assert found["roleRef"] == {"apiGroup": "g", "kind": "Role", "name": "r"}
+    labels = field(1, field(1, "a") + field(2, "b"))
+    found = protobuf.decode(envelope("ClusterRole", field(3, field(1, labels)), RBAC))
+    assert found["aggregationRule"] == {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}
+
+
+def test_questions_are_read() -> None:
+    resource = b"".join(field(number, f"v{number}") for number in range(1, 8))
+    raw = field(2, field(1, resource) + field(3, "ana") + field(4, "g") + field(4, "h") + field(6, "u"))
+    attributes = {
+        "namespace": "v1",
+        "verb": "v2",
+        "group": "v3",
+        "version": "v4",
+        "resource": "v5",
+        "subresource": "v6",
+        "name": "v7",
+    }
+    for kind in ("SubjectAccessReview", "LocalSubjectAccessReview"):
+        found = protobuf.decode(envelope(kind, raw, AUTHORIZATION))
+        assert found["spec"] == {"resourceAttributes": attributes, "user": "ana", "groups": ["g", "h"], "uid": "u"}
+    raw = field(2, field(2, field(1, "/x") + field(2, "get")))
+    found = protobuf.decode(envelope("SelfSubjectAccessReview", raw, AUTHORIZATION))
+    assert found["spec"] == {"nonResourceAttributes": {"path": "/x", "verb": "get"}}
+    found = protobuf.decode(envelope("SelfSubjectRulesReview", field(2, field(1, "n")), AUTHORIZATION))
+    assert found["spec"] == {"namespace": "n"}
+    found = protobuf.decode(envelope("SelfSubjectReview", b"", AUTHENTICATION))
+    assert found == {"apiVersion": AUTHENTICATION, "kind": "SelfSubjectReview", "metadata": {}}
+
+
+def test_requests_for_tokens_and_accounts_are_read() -> None:
+    bound = field(1, "Secret") + field(2, "v1") + field(3, "s") + field(4, "u")
+    raw = field(2, field(1, "a") + field(1, "b") + field(3, bound) + field(4, 600))
+    assert protobuf.decode(envelope("TokenRequest", raw, AUTHENTICATION))["spec"] == {
+        "audiences": ["a", "b"],
+        "boundObjectRef": {"kind": "Secret", "apiVersion": "v1", "name": "s", "uid": "u"},
+        "expirationSeconds": 600,
+    }
+    raw = field(1, field(1, "s")) + field(2, field(3, "x")) + field(3, field(1, "y")) + field(4, 1)
+    found = protobuf.decode(envelope("ServiceAccount", raw))
+    assert (found["secrets"], found["imagePullSecrets"]) == ([{"name": "x"}], [{"name": "y"}])
+    assert found["automountServiceAccountToken"] is True
+
+
 def test_other_kinds_must_be_sent_as_json() -> None:
-    for data in (envelope("Pod", b""), envelope("Secret", b"", "v2")):
+    for data in (envelope("Pod", b""), envelope("Secret", b"", "v2"), envelope("Role", b"")):
         with pytest.raises(StatusError) as caught:
             protobuf.decode(data)
         assert caught.value.code == 415
@@ -98,8 +167,10 @@ def outcome(read: Callable[[], object]) -> object:
         return error.code
 
 
-@given(st.binary(max_size=200), st.sampled_from(["Secret", "ConfigMap", "Namespace", ""]))
-def test_arbitrary_bytes_are_read_or_refused(data: bytes, kind: str) -> None:
-    for each in (data, b"k8s\x00" + data, envelope(kind, data), envelope(kind, field(1, data))):
+@given(st.binary(max_size=200), st.sampled_from([*KINDS, ("v1", "")]), st.integers(1, 6), st.integers(1, 6))
+def test_arbitrary_bytes_are_read_or_refused(data: bytes, named: tuple[str, str], outer: int, inner: int) -> None:
+    version, kind = named
+    raws = (data, field(outer, data), field(outer, field(inner, data)), field(outer, field(inner, field(1, data))))
+    for each in (data, b"k8s\x00" + data, *(envelope(kind, raw, version) for raw in raws)):
         found = outcome(partial(protobuf.decode, each))
         assert found in (400, 415) or (isinstance(found, dict) and found["kind"] == kind)

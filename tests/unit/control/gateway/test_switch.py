@@ -172,7 +172,7 @@ def _units_in(scope: str) -> set[str]:
         target = entry.get("route", {})
         found |= {target["cluster"]} if "cluster" in target else set()
         found |= {each["name"] for each in target.get("weighted_clusters", {}).get("clusters", [])}
-    return found
+    return found - {xds.CONTROL}  # there from the start
 
 
 TestSwitching = Switching.TestCase
