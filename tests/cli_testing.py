@@ -161,9 +161,9 @@ async def _start(stack: AsyncExitStack, root: Path) -> Client:
 
 
 def follow_up(
-    project: Project, resource: Resource, name: str, *changes: Callable[[Object], Object]
+    project: Project, resource: Resource, name: str, *changes: Callable[[Object], Object | None]
 ) -> threading.Thread:
-    """A controller's part in a thread: each change of the status in turn, once the object is there."""
+    """A controller's part in a thread: each change of the status in turn, once the object is there. None: not yet."""
 
     async def work(client: Client) -> None:
         deadline = asyncio.get_running_loop().time() + 20
@@ -173,8 +173,12 @@ def follow_up(
         for change in changes:
             while True:
                 body = await client.get(resource, "default", name)
+                if (status := change(body)) is None:
+                    assert asyncio.get_running_loop().time() < deadline
+                    await asyncio.sleep(0.02)
+                    continue
                 try:
-                    await client.replace_status(resource, {**body, "status": change(body)})
+                    await client.replace_status(resource, {**body, "status": status})
                     break
                 except ApiError as error:
                     if error.status != 409:

@@ -120,10 +120,15 @@ def test_a_stream_is_restarted_as_a_new_revision(project: Project) -> None:
     project.run("apply", "-f", "stream.yaml")
     project.set_status(MODELSTREAMS, "fraud", **said("Following", **FLOWS))
     renewed = {"latestCreatedRevision": "fraud-stream-00002", "latestReadyRevision": "fraud-stream-00002"}
-    controller = changes(project, said("Following", **{**FLOWS, **renewed}))
+    told = said("Following", **{**FLOWS, **renewed})
+
+    def follow(body: Object) -> Object | None:
+        return told if ANNOTATION_RESTART in body["metadata"].get("annotations", {}) else None
+
+    controller = follow_up(project, MODELSTREAMS, "fraud", follow)
     answer = project.run("restart", "fraud", "--timeout", "15")
     controller.join()
-    assert answer.out.splitlines()[1:] == ["modelstream/fraud restarted: fraud-stream-00002 scores"]
+    assert answer.out.splitlines()[1:] == ["modelstream/fraud restarted: fraud-stream-00002 scores"], answer
     assert project.get(MODELSTREAMS, "fraud")["metadata"]["annotations"][ANNOTATION_RESTART]
     assert "there is no ModelService or ModelStream nope" in project.run("restart", "nope").err
     assert "only services and streams can be restarted" in project.run("restart", "model/forest").err
