@@ -8,7 +8,7 @@ import msgspec
 import yaml
 
 from modelyard.control.ir.route import Endpoints, Route
-from modelyard.control.render import xds
+from modelyard.control.render import xds, xds_listener
 
 CASES = sorted((Path(__file__).parent / "golden" / "xds").glob("*.in.yaml"))
 
@@ -24,7 +24,7 @@ def rendered(routes: tuple[Route, ...], endpoints: tuple[Endpoints, ...]) -> dic
     """Everything that Envoy is told, without shared parts; the listener and its scopes only where no route is given."""
     if not routes:
         fixed = [xds.scope(name, None, ("iris.default",), "1.2.3") for name in xds.SERVER_SCOPES]
-        return _copied({"listener": xds.listener("127.0.0.1", 8080), "scopes": fixed})
+        return _copied({"listener": xds_listener.listener("127.0.0.1", 8080), "scopes": fixed})
     everything = {
         "scopes": [xds.scope(public_id, route) for route in routes for public_id in route.ids],
         "clusters": [xds.cluster(each.unit) for each in endpoints],

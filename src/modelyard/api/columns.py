@@ -17,6 +17,14 @@ _MESSAGE = _column("Message", "string", '.status.conditions[?(@.type=="Ready")].
 _AGE = _column("Age", "date", ".metadata.creationTimestamp")
 
 COLUMNS: Mapping[str, tuple[Column, ...]] = {
+    "AccessPolicy": (
+        _column("Services", "integer", ".status.services"),
+        _column("Authentication", "string", ".spec.authentication"),
+        _READY,
+        _REASON,
+        _AGE,
+        _MESSAGE,
+    ),
     "Model": (
         _column("Format", "string", ".status.format"),
         _READY,

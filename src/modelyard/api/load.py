@@ -7,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from modelyard.api import API_VERSION
+from modelyard.api.access import AccessPolicy
 from modelyard.api.job import ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
@@ -19,13 +20,14 @@ MAX_MANIFEST_BYTES = 3 * 2**20
 _MAX_DEPTH = 64
 _MAX_NODES = 200_000
 
-Declared = Runtime | Model | ModelService | ModelJob | ModelStream
+Declared = Runtime | Model | ModelService | ModelJob | ModelStream | AccessPolicy
 _KINDS: dict[str, type[Declared]] = {
     "Runtime": Runtime,
     "Model": Model,
     "ModelService": ModelService,
     "ModelJob": ModelJob,
     "ModelStream": ModelStream,
+    "AccessPolicy": AccessPolicy,
 }
 _SENTENCES = {
     "extra_forbidden": "unknown field; remove it or correct its spelling",

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from modelyard.api import GROUP, VERSION, structural
+from modelyard.api.access import AccessPolicy
 from modelyard.api.columns import COLUMNS
 from modelyard.api.job import JOB_NAME_RULES, ModelJob
 from modelyard.api.model import Model
@@ -15,7 +16,7 @@ from modelyard.api.stream import STREAM_NAME_RULES, ModelStream
 
 Definition = dict[str, Any]
 
-KINDS: tuple[type[BaseModel], ...] = (Runtime, Model, ModelService, ModelJob, ModelStream)
+KINDS: tuple[type[BaseModel], ...] = (Runtime, Model, ModelService, ModelJob, ModelStream, AccessPolicy)
 SYSTEM_NAMESPACE = "modelyard-system"
 
 
@@ -30,6 +31,7 @@ _SCALE = {
 def crds() -> tuple[Definition, ...]:
     """All definitions, sorted by kind. Treat them as constants."""
     return (
+        _definition(AccessPolicy, short="acp"),
         _definition(Model, short="mdl"),
         _definition(ModelJob, short="mjob", rules=JOB_NAME_RULES),
         _definition(ModelService, short="msvc", rules=NAME_RULES, subresources={"scale": _SCALE}),
@@ -46,7 +48,7 @@ def _definition(
     subresources: dict[str, Any] | None = None,
 ) -> Definition:
     name = kind.__name__
-    plural = name.lower() + "s"
+    plural = _plural(name)
     version = {
         "name": VERSION,
         "served": True,
@@ -73,6 +75,10 @@ def _definition(
             "versions": [version],
         },
     }
+
+
+def _plural(kind: str) -> str:
+    return (kind[:-1] + "ies" if kind.endswith("y") else kind + "s").lower()
 
 
 def _root(kind: type[BaseModel], rules: tuple[tuple[str, str], ...]) -> structural.Schema:

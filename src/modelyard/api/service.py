@@ -14,6 +14,7 @@ from modelyard.api.fields import (
     Metadata,
     Name,
     Part,
+    Quantity,
     Resources,
     Trust,
     Uri,
@@ -61,6 +62,62 @@ class ModelReference(Part):
     """As Model.spec.credentials."""
 
 
+HEADER_PATTERN = r"^[A-Za-z0-9][-A-Za-z0-9]*$"
+TAG_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+LATEST = "latest"
+MAX_TARGETS = 8
+_TRAFFIC_RULES = (
+    (
+        "self.filter(t, has(t.percent)).map(t, t.percent).sum() == 100",
+        "the percent of all targets must add up to 100",
+    ),
+    ("self.filter(t, has(t.mirror)).size() <= 1", "at most one target may be a mirror"),
+    (
+        "self.all(t, !has(t.tag) || self.exists_one(o, has(o.tag) && o.tag == t.tag))",
+        "each tag must be given once",
+    ),
+)
+
+
+class MirrorSettings(Part):
+    """Copies of requests, whose answers no caller sees."""
+
+    percent: Annotated[int, Field(ge=1, le=100)] = 100
+    """How many of a hundred requests are copied."""
+    compare_percent: Annotated[int, Field(ge=0, le=100)] = 10
+    """Of a hundred copies, how many are compared with what the serving revision answers."""
+
+
+class TrafficSplit(Part):
+    """A revision, and what it gets."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            ("!(has(self.percent) && has(self.mirror))", "set percent or mirror, not both"),
+            (
+                "has(self.percent) || has(self.mirror) || has(self.tag)",
+                "set percent, mirror or tag: otherwise the revision gets nothing",
+            ),
+        )
+    )
+
+    revision: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of a revision (digits-svc-00002), or latest: the newest one."""
+    percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Share of the requests."""
+    tag: Annotated[str, Field(pattern=TAG_PATTERN, max_length=40)] | None = None
+    """An address of its own, whatever the shares: /v2/models/<id>/versions/<tag>/infer."""
+    mirror: MirrorSettings | None = None
+    """The revision gets copies of requests."""
+
+
+class Sticky(Part):
+    """What keeps a caller with one revision."""
+
+    header: Annotated[str, Field(pattern=HEADER_PATTERN, max_length=64)]
+    """Requests with the same value of this header go to the same revision and, while it lives, the same replica."""
+
+
 class ModelServiceSpec(Part):
     """What to serve and how."""
 
@@ -76,6 +133,27 @@ class ModelServiceSpec(Part):
     """Environment variables of the model's process, besides the Runtime's."""
     timeout: Duration = "60s"
     """How long a request may take, retries included, before the caller gets 504."""
+    visibility: Literal["public", "internal"] | None = None
+    """internal: answered only by the gateway's internal listener; at the public one the model is unknown. By default
+    public."""
+    traffic: (
+        Annotated[
+            tuple[TrafficSplit, ...],
+            Field(min_length=1, max_length=MAX_TARGETS, json_schema_extra=rules(*_TRAFFIC_RULES)),
+        ]
+        | None
+    ) = None
+    """Shares of the requests by revision; by default the newest ready one gets all."""
+    sticky: Sticky | None = None
+    """Keep a caller with one revision."""
+    retries: Annotated[int, Field(ge=0, le=10)] | None = None
+    """How often a request is sent again when a replica was lost before it began to answer; by default 3."""
+    max_concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Requests under way at one time for one revision, in each gateway; further ones get 503 with Retry-After."""
+    max_request_size: Quantity | None = None
+    """Largest body of a request, such as 10Mi; larger ones get 413."""
+    compression: bool | None = None
+    """Compress answers for callers that accept gzip or zstd. By default they are not."""
 
 
 class TrafficTarget(Part):

@@ -264,11 +264,12 @@ def _again(case: Case) -> tuple[str, ...]:
     """How a job that has failed is done after all."""
     body = case.body
     restart = f"then: {_RESTART.format(name=body['metadata']['name'])}"
-    spec = body.get("spec") or {}
-    if not (body.get("status") or {}).get("run"):
+    spec, status = body.get("spec") or {}, body.get("status") or {}
+    run = spec.get("run")
+    if run and (status.get("run") or (run.get("output") and status.get("startTime"))):
+        return (restart, "with output.mode: overwrite, where it had begun a run at its output")
+    if run or not status.get("run"):
         return (restart,)
-    if spec.get("run"):
-        return (restart, "with output.mode: overwrite, since it had begun to write its output")
     return (
         restart,
         "the same work goes on where it was; other work (another input, model, columns, keep or onError) needs "

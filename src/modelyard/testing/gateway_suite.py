@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from modelyard.control.engine.ports import Gateway
+from modelyard.control.ir.access import OPEN
 from modelyard.control.ir.observed import ObservedRoute
 from modelyard.control.ir.route import Backend, Endpoints, Route
 from modelyard.control.ir.values import Key
@@ -36,7 +37,7 @@ def route(owner: Key, *units: str, unavailable: str = "", weight: int = 100) -> 
     """A route to units that share its traffic; with `weight=0` one that every gateway refuses."""
     backends = tuple(Backend(unit=unit, weight=weight // len(units)) for unit in units)
     ids = (f"{owner.name}.{owner.namespace}",) + ((owner.name,) if owner.namespace == "default" else ())
-    return Route(owner=owner, ids=ids, backends=backends, unavailable=unavailable)
+    return Route(owner=owner, ids=ids, backends=backends, unavailable=unavailable, access=OPEN)
 
 
 async def until(
@@ -147,7 +148,7 @@ class GatewaySuite:
 
     async def test_an_id_belongs_to_the_route_that_has_it(self, rig: GatewayRig) -> None:
         first = Key(kind="ModelService", namespace="default", name="a-newcomer")
-        thief = Route(owner=first, ids=("iris",), backends=(Backend(unit="b"),))
+        thief = Route(owner=first, ids=("iris",), backends=(Backend(unit="b"),), access=OPEN)
         await rig.gateway.publish((route(IRIS, "a"),), (await rig.endpoints("a"),))
         await acknowledged(rig.gateway, route(IRIS, "a"))
         both = (await rig.endpoints("a"), await rig.endpoints("b"))

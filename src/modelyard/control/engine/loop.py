@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelyard.api import API_VERSION
+from modelyard.api.access import AccessPolicy
 from modelyard.api.job import ModelJob
 from modelyard.api.load import Declared
 from modelyard.api.model import Model
@@ -24,11 +25,12 @@ from modelyard.control.engine.objects import Objects
 from modelyard.control.engine.ports import Driver, Gateway
 from modelyard.control.engine.publisher import Publisher
 from modelyard.control.engine.writer import Writer
+from modelyard.control.ir.access import OPEN
 from modelyard.control.ir.observed import Observed
 from modelyard.control.ir.values import Key
 from modelyard.control.kube.queue import WorkQueue
 from modelyard.control.kube.reflector import Reflector
-from modelyard.control.plan import job, revision, runtimes, service, stream, stream_clean
+from modelyard.control.plan import access_policy, job, revision, runtimes, service, stream, stream_clean
 from modelyard.control.plan import model as models
 from modelyard.control.plan.diff import diff
 from modelyard.control.plan.happenings import happenings
@@ -213,7 +215,9 @@ class Engine:
             return self._unable(key, observed, Reason.INVALID, self._objects.unreadable[key])
         return self._plan(key, None if self._objects.going(key) else self._objects.declared.get(key), observed)
 
-    def _plan(self, key: Key, thing: Declared | None, observed: Observed) -> Outcome:
+    def _plan(  # noqa: PLR0911  one for each kind
+        self, key: Key, thing: Declared | None, observed: Observed
+    ) -> Outcome:
         now = self._clock.now()
         match thing:
             case Runtime():
@@ -227,6 +231,8 @@ class Engine:
                 return job.desire(self._job_view(key, thing, observed), now)
             case ModelStream():
                 return stream.desire(self._stream_view(key, thing, observed), now)
+            case AccessPolicy():
+                return access_policy.desire(thing, now)
             case _:
                 return service.desire_deleted(observed, self._gateway.observe(key))
 
@@ -241,6 +247,7 @@ class Engine:
             in_transit=self._publisher.in_transit(key),
             capabilities=self._driver.capabilities,
             gateway_url=self._gateway_url,
+            access=OPEN,
         )
 
     def _job_view(self, key: Key, thing: ModelJob, observed: Observed) -> JobView:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from modelyard.control.ir.actions import Action
 from modelyard.control.ir.observed import Capabilities, Observed, ObservedRoute
+from modelyard.control.ir.platform import Platform
 from modelyard.control.ir.route import Endpoints, Route
 from modelyard.control.ir.values import Key
 
@@ -36,6 +37,10 @@ class Driver(Protocol):
 
 class Gateway(Protocol):
     """Brings requests to units."""
+
+    def configure(self, platform: Platform) -> None:
+        """Make this what holds for all routes, and return. Before the first call nobody is believed."""
+        ...
 
     async def publish(self, routes: tuple[Route, ...], endpoints: tuple[Endpoints, ...]) -> None:
         """Make exactly these routes and endpoints the goal and return; `observe` tells what is in force.

@@ -8,6 +8,7 @@ from modelyard.control.ir import names
 from modelyard.control.kube.client import ApiError, Client
 from modelyard.control.kube.events import EventRecorder
 from modelyard.control.kube.resources import (
+    ACCESSPOLICIES,
     CONTROLLERREVISIONS,
     MODELJOBS,
     MODELS,
@@ -26,6 +27,7 @@ RESOURCES: dict[str, Resource] = {
     "ModelService": MODELSERVICES,
     "ModelJob": MODELJOBS,
     "ModelStream": MODELSTREAMS,
+    "AccessPolicy": ACCESSPOLICIES,
 }
 
 

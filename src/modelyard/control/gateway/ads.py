@@ -16,7 +16,7 @@ from modelyard.control.gateway import descriptors
 from modelyard.control.gateway.exchange import Exchange, Table
 from modelyard.control.render import xds
 
-TYPES = (xds.CLUSTER, xds.ASSIGNMENT, xds.LISTENER, xds.SCOPE)
+TYPES = (xds.SECRET, xds.EXTENSION, xds.CLUSTER, xds.ASSIGNMENT, xds.LISTENER, xds.SCOPE)
 _SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 _LARGEST_MESSAGE_BYTES = 64 * 2**20
 

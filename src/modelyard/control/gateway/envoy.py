@@ -19,9 +19,10 @@ from modelyard.control.gateway.hints import Hints
 from modelyard.control.gateway.process import EnvoyProcess
 from modelyard.control.gateway.switch import Switch
 from modelyard.control.ir.observed import ObservedRoute
+from modelyard.control.ir.platform import Platform
 from modelyard.control.ir.route import Endpoints, Route
 from modelyard.control.ir.values import Key
-from modelyard.control.render import xds
+from modelyard.control.render import xds, xds_listener
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class EnvoyGateway:
         self._switch = Switch(self._ads, modelyard.__version__)
         self._stack = contextlib.AsyncExitStack()
         self._live = False
+        self._platform = Platform()
 
     @property
     def url(self) -> str:
@@ -87,6 +89,10 @@ class EnvoyGateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
+
+    def configure(self, platform: Platform) -> None:
+        """See `Gateway.configure`."""
+        self._platform = platform
 
     async def publish(self, routes: tuple[Route, ...], endpoints: tuple[Endpoints, ...]) -> None:
         """See `Gateway.publish`."""
@@ -181,7 +187,7 @@ class EnvoyGateway:
     def _listen(self) -> None:
         """Choose the port where that is left to us, and tell it."""
         self._port = _claimed(self._host, self._port)
-        self._ads.put(xds.LISTENER, xds.LISTENER_NAME, xds.listener(self._host, self._port))
+        self._ads.put(xds.LISTENER, xds.LISTENER_NAME, xds_listener.listener(self._host, self._port))
 
     async def _close(self, *running: "asyncio.Task[None]") -> None:
         for task in running:

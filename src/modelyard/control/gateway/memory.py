@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from modelyard.control.gateway.claims import contested
 from modelyard.control.gateway.hints import Hints
 from modelyard.control.ir.observed import ObservedRoute
+from modelyard.control.ir.platform import Platform
 from modelyard.control.ir.route import Endpoints, Route
 from modelyard.control.ir.values import Key
 
@@ -29,6 +30,11 @@ class MemoryGateway:
         self._endpoints: dict[str, tuple[str, ...]] = {}
         self._observed: dict[Key, ObservedRoute] = {}
         self._hints = Hints()
+        self._platform = Platform()
+
+    def configure(self, platform: Platform) -> None:
+        """See `Gateway.configure`."""
+        self._platform = platform
 
     async def publish(self, routes: tuple[Route, ...], endpoints: tuple[Endpoints, ...]) -> None:
         """See `Gateway.publish`."""

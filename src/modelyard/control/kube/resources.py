@@ -32,6 +32,7 @@ class Resource:
 
 
 RUNTIMES = Resource(GROUP, VERSION, "runtimes", "Runtime")
+ACCESSPOLICIES = Resource(GROUP, VERSION, "accesspolicies", "AccessPolicy")
 MODELS = Resource(GROUP, VERSION, "models", "Model")
 MODELJOBS = Resource(GROUP, VERSION, "modeljobs", "ModelJob")
 MODELSERVICES = Resource(GROUP, VERSION, "modelservices", "ModelService")
@@ -50,10 +51,11 @@ CLUSTERROLEBINDINGS = Resource(
     "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
 )
 
-OURS = (MODELS, MODELJOBS, MODELSERVICES, MODELSTREAMS, RUNTIMES)
+OURS = (ACCESSPOLICIES, MODELS, MODELJOBS, MODELSERVICES, MODELSTREAMS, RUNTIMES)
 ACCESS = (SERVICEACCOUNTS, ROLES, ROLEBINDINGS, CLUSTERROLES, CLUSTERROLEBINDINGS)
 ALL = (*OURS, NAMESPACES, CONFIGMAPS, SECRETS, EVENTS, CONTROLLERREVISIONS, LEASES, *ACCESS)
 SHORT_NAMES = {
+    "acp": ACCESSPOLICIES,
     "rt": RUNTIMES,
     "mdl": MODELS,
     "mjob": MODELJOBS,

@@ -35,7 +35,7 @@ def desire(view: ServiceView, now: float) -> Outcome:
         route=view.route,
         in_transit=view.in_transit,
     )
-    route = _route(service, rollout, view.observed)
+    route = _route(view, rollout)
     situation = Situation(
         view=view,
         refusal=resolved if isinstance(resolved, Refusal) else None,
@@ -101,7 +101,8 @@ def _new_revision(view: ServiceView, resolved: revisions.Inputs | Refusal) -> Re
     return revisions.record(view.service, resolved, latest.number + 1 if latest else 1)
 
 
-def _route(service: ModelService, rollout: Rollout, observed: Observed) -> Route:
+def _route(view: ServiceView, rollout: Rollout) -> Route:
+    service = view.service
     owner = revisions.key(service)
     ids_of_route = ids.public_ids(owner.namespace, owner.name)
     backends = (Backend(unit=rollout.traffic.unit.name),) if rollout.traffic else ()
@@ -110,7 +111,8 @@ def _route(service: ModelService, rollout: Rollout, observed: Observed) -> Route
         ids=ids_of_route,
         backends=backends,
         timeout_seconds=durations.parse(service.spec.timeout),
-        unavailable="" if backends else _unavailable(service, rollout, observed),
+        unavailable="" if backends else _unavailable(service, rollout, view.observed),
+        access=view.access,
     )
 
 

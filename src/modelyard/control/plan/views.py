@@ -8,6 +8,7 @@ from modelyard.api.model import Model, ModelSpec
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
 from modelyard.api.stream import ModelStream
+from modelyard.control.ir.access import Access
 from modelyard.control.ir.desired import Desired
 from modelyard.control.ir.observed import Capabilities, Observed, ObservedRoute
 from modelyard.control.ir.revision import JobRevision, Revision
@@ -30,6 +31,7 @@ class ServiceView:
     models: of its namespace that it names or owns. revisions: its own, in any order. capabilities: of the driver.
     gateway_url: `http://host:port` of the gateway, for status.url.
     in_transit: units of routes that were published and may be in force by now, the latest last.
+    access: who may call it, as roles and AccessPolicies say.
     """
 
     service: ModelService
@@ -41,6 +43,7 @@ class ServiceView:
     in_transit: tuple[str, ...] = ()
     capabilities: Capabilities = Capabilities()
     gateway_url: str = ""
+    access: Access = Access()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,65 @@
+"""Platform: what holds for the gateway as a whole, in no proxy's words."""
+
+from modelyard.control.ir.access import Authentication
+from modelyard.control.ir.values import Value
+
+
+class Issuer(Value, frozen=True, kw_only=True):
+    """Whose tokens are believed.
+
+    name: unique, of lower-case letters, digits and '-'. url: the claim `iss`. audiences: one of them must be in `aud`.
+    username, groups: paths of the claims that tell them; prefix: of both, wherever people write them.
+    verified: a claim that must be true, where an issuer lets users choose the name (`email_verified`).
+    keys: a JSON Web Key Set as JSON; "" while none is known: no token of the issuer is accepted then.
+    """
+
+    name: str
+    url: str
+    audiences: tuple[str, ...]
+    username: tuple[str, ...] = ("sub",)
+    groups: tuple[str, ...] = ("groups",)
+    prefix: str = ""
+    verified: tuple[str, ...] = ()
+    skew_seconds: int = 60
+    keys: str = ""
+
+
+class Tls(Value, frozen=True, kw_only=True):
+    """What the public listener shows, as PEM. client_ca: who must have signed callers' certificates, "": nobody."""
+
+    certificate: str
+    key: str
+    client_ca: str = ""
+
+    def __repr__(self) -> str:
+        return "Tls(...)"  # the key belongs into no log
+
+
+class Tracing(Value, frozen=True, kw_only=True):
+    """Where spans go (OTLP over gRPC, `host:port`), and how many of a hundred requests begin a trace."""
+
+    address: str
+    sample_percent: int = 100
+
+
+class Platform(Value, frozen=True, kw_only=True):
+    """Nobody is believed and everybody needs a token by default.
+
+    authentication: for requests that no route answers. anonymous: whether a route may admit callers without a token at
+    all. local_only: callers must name this machine as Host and come from no foreign web page.
+    revoked: ids (`jti`) of tokens of the issuer OWN that are no longer valid.
+    """
+
+    issuers: tuple[Issuer, ...] = ()
+    revoked: tuple[str, ...] = ()
+    authentication: Authentication = "required"
+    anonymous: bool = True
+    local_only: bool = False
+    tls: Tls | None = None
+    tracing: Tracing | None = None
+
+
+OWN = "modelyard"
+"""The issuer of people without one: `modelyard token create`."""
+ACCOUNTS = "serviceaccounts"
+"""The issuer of ServiceAccount tokens."""
