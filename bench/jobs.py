@@ -60,6 +60,13 @@ for path in sorted(glob.glob(f"{folder}/in/*.parquet")):
 print(rows / (time.perf_counter() - began))
 """
 
+_PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""Linux counts to a process what the one that started it had: so that is a small one, and not the one with the data."""
+
 
 class Table:
     """Rows as they come; remembers whether a target was missed."""
@@ -119,7 +126,7 @@ class Job:
         )
         (folder / "work.json").write_bytes(works.encode(WorkSpec(score=score)))
 
-    def start(self, core: int) -> "subprocess.Popen[str]":
+    def start(self, core: int, before: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
         scratch = self.folder / f"scratch-{core}"
         scratch.mkdir(exist_ok=True)
         place = Place(
@@ -131,8 +138,9 @@ class Job:
             index=core,
         )
         return subprocess.Popen(
-            pinned(core, ["-m", "modelyard.runtime.jobs"]),
+            [*before, *pinned(core, ["-m", "modelyard.runtime.jobs"])],
             env={**os.environ, **place.environment()},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -168,12 +176,11 @@ def by_hand(folder: Path) -> float:
 
 def peak_mb(folder: Path, batch_rows: int) -> float:
     """Of one runner, start included."""
-    process = Job(folder, batch_rows).start(0)
-    _, _, used = os.wait4(process.pid, 0)
-    process.returncode = 0
-    assert process.stderr is not None
-    process.stderr.close()
-    return used.ru_maxrss / 1024
+    process = Job(folder, batch_rows).start(0, (sys.executable, "-c", _PEAK))
+    out, error = process.communicate(timeout=300)
+    if process.returncode:
+        raise SystemExit(f"a runner failed:\n{error[-2000:]}")
+    return int(out) / 1024
 
 
 def compare(table: Table, folder: Path, rows: int, rounds: int) -> None:

@@ -163,7 +163,7 @@ class Store:
                         raw = self._for(memoryview(body).nbytes)
                         await obstore.put_async(raw, self._full(key), body, mode="create", use_multipart=False)
                     else:
-                        await self._create_file(key, body, f"{staging}/{uuid.uuid4().hex}")
+                        await self._rename_file(key, body, f"{staging}/{uuid.uuid4().hex}", overwrite=False)
                     return True
                 except AlreadyExistsError as error:
                     if not is_conflict(error) or await self.head(key) is not None:
@@ -172,6 +172,14 @@ class Store:
         raise StoreUnavailable(
             Reason.STORE_UNREACHABLE, f"{self.uri}/{key}: other writes are in the way; it is tried again"
         )
+
+    async def replace(self, key: str, body: Any, *, staging: str = "_run/tmp") -> None:
+        """As `put`, for what readers of a folder look for: they find nothing beside it, as with `create`."""
+        if self._folder is None:
+            await self.put(key, body)
+            return
+        with told(f"{self.uri}/{key}"):
+            await self._rename_file(key, body, f"{staging}/{uuid.uuid4().hex}", overwrite=True)
 
     async def put(self, key: str, body: Any) -> None:
         """Write or replace."""
@@ -188,13 +196,13 @@ class Store:
         """The object as a seekable file, for use in a thread. Reading another version of it raises InputChanged."""
         return StoredFile(self._for, self._full(entry.key), entry.size_bytes, entry.etag, f"{self.uri}/{entry.key}")
 
-    async def _create_file(self, key: str, body: Any, draft: str) -> None:
+    async def _rename_file(self, key: str, body: Any, draft: str, *, overwrite: bool) -> None:
         raw = self._opened(create=True)
         assert self._folder is not None
         try:
             await obstore.put_async(raw, draft, body, use_multipart=False)
             await asyncio.to_thread(_sync, self._folder / draft)
-            await obstore.rename_async(raw, draft, key, overwrite=False)
+            await obstore.rename_async(raw, draft, key, overwrite=overwrite)
         except BaseException:
             with contextlib.suppress(Exception):
                 await obstore.delete_async(raw, draft)

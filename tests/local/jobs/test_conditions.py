@@ -13,7 +13,7 @@ import pyarrow.csv as pacsv
 import pyarrow.dataset as ds
 import pytest
 
-from jobs_testing import folder_store, job, records, runners, state, status, write_parquet
+from jobs_testing import folder_store, job, records, runners, state, status, workers, write_parquet
 from yard_testing import Yard, wait_until
 
 _numbers = itertools.count()
@@ -97,6 +97,38 @@ def test_text_that_is_not_utf_8_is_named(yard: Yard) -> None:
     name, found = run(yard, "in/latin")
     assert state(yard, name)[2] == "InputInvalid"
     assert "people.csv is not text in UTF-8, near row 0; convert it" in message(found)
+
+
+def test_text_that_is_not_utf_8_far_down_is_named_and_no_part_is_half_there(yard: Yard) -> None:
+    folder = yard.folder / "in/late-latin"
+    folder.mkdir(parents=True)
+    pacsv.write_csv(records(0, 200_000), folder / "a.csv")
+    with (folder / "a.csv").open("ab") as file:
+        file.write("200000,über\n".encode("latin-1"))
+    name, found = run(yard, "in/late-latin", score={"output": {"uri": "out/late-latin", "format": "parquet"}})
+    assert state(yard, name)[2] == "InputInvalid"
+    assert "a.csv is not text in UTF-8, near row 200000; convert it" in message(found)
+    assert not (yard.folder / "out/late-latin/_SUCCESS").exists()
+    for part in (yard.folder / "out/late-latin").glob("*.parquet"):
+        assert ds.dataset(part).to_table().num_rows
+
+
+@pytest.mark.parametrize(
+    ("file", "reason", "told"),
+    [
+        ("a.parquet", "InputInvalid", "a.parquet"),
+        ("a.csv", "InputInvalid", "a.csv: the first line must name every column"),
+        ("a.jsonl", "SchemaMismatch", "there is no column x"),
+        ("a.arrow", "InputInvalid", "a.arrow"),
+    ],
+)
+def test_a_file_without_a_byte_is_told(yard: Yard, file: str, reason: str, told: str) -> None:
+    folder = yard.folder / "in" / f"empty-{file}"
+    folder.mkdir(parents=True)
+    (folder / file).touch()
+    name, found = run(yard, f"in/empty-{file}")
+    assert (state(yard, name)[2], told in message(found)) == (reason, True), message(found)
+    assert not (yard.folder / "out" / name).exists()
 
 
 def test_csv_and_json_lines_are_read_and_written(yard: Yard) -> None:
@@ -215,6 +247,32 @@ def test_a_deleted_job_leaves_no_process_and_its_commits(yard: Yard) -> None:
     finally:
         (yard.folder / "pace").write_text("0")
     assert not list((yard.data / "work").iterdir()), "its folders are removed"
+
+
+def test_jobs_leave_only_results_however_they_end(yard: Yard) -> None:
+    """No process, no folder of theirs with what is temporary, and no half of a file at an output."""
+    put(yard, "in/ends", a=records(0, 5000))
+    holes = records(0, 5000).to_pydict()
+    holes["x"][4000] = None
+    put(yard, "in/holes", a=pa.table(holes))
+    done, _ = run(yard, "in/ends")
+    failed, _ = run(yard, "in/holes")
+    assert (state(yard, done)[2], state(yard, failed)[2]) == ("Completed", "RowFailed")
+    (yard.folder / "pace").write_text("30")
+    try:
+        late, _ = run(yard, "in/ends", activeDeadlineSeconds=2)
+        stopped, _ = run(yard, "in/ends", until=False)
+        wait_until(lambda: status(yard, stopped).get("shards"), "it has begun")
+        yard.cli("suspend", stopped)
+        assert state(yard, late)[2] == "DeadlineExceeded"
+        wait_until(lambda: not runners(yard) and not workers(yard), "no process is left")
+        wait_until(lambda: not list((yard.data / "work").iterdir()), "no folder is left")
+    finally:
+        (yard.folder / "pace").write_text("0")
+    for name in (done, failed, late, stopped):
+        assert not list((yard.folder / "out" / name).glob("_run/1/staging/*"))
+    left = [each for each in (yard.folder / "out" / done / "_run/1").rglob("*") if each.is_file()]
+    assert sorted(each.parent.name for each in left) == ["1", "commits"]
 
 
 def test_a_job_that_takes_too_long_has_failed(yard: Yard) -> None:

@@ -97,9 +97,24 @@ def test_what_can_never_run_says_which_field_is_wrong(yard: Yard) -> None:
     assert (reason, "spec.run.workingDir" in told) == ("Invalid", True)
     reason, told = refused(environment={"python": "venv/bin/python"})
     assert (reason, "spec.run.environment.python" in told) == ("EnvironmentMissing", True)
-    assert refused(environment={"image": "x"})[0] == "Unsupported"
+    for field in ("image", "requirements", "lock"):
+        reason, told = refused(environment={field: "x"})
+        assert (reason, f"spec.run.environment.{field}" in told) == ("Unsupported", True)
     reason, told = refused(output={"uri": "kept/none"}, outputModel={"name": "never", "path": "model"})
     assert (reason, "left nothing at model in OUTPUT_DIR" in told) == ("OutputMissing", True)
+
+
+def test_a_program_that_failed_is_mended_and_run_again_as_it_is_told(yard: Yard) -> None:
+    body = program(yard, "raise SystemExit('a slip')", output={"uri": "kept/mended"}, job={"backoffLimit": 0})
+    name, _ = ran(yard, body)
+    assert state(yard, name)[2] == "BackoffLimitExceeded"
+    assert "with output.mode: overwrite, where it had begun a run at its output" in yard.cli("why", name)
+    yard.cli("delete", "modeljob", name)
+    (yard.folder / f"{name}.py").write_text("import os; open(os.environ['OUTPUT_DIR'] + '/a.txt', 'w')")
+    body["spec"]["run"]["output"]["mode"] = "overwrite"
+    ran(yard, body)
+    assert state(yard, name)[0] == "True"
+    assert [each.name for each in (yard.folder / "kept/mended").glob("*.txt")] == ["a.txt"]
 
 
 def test_another_interpreter_is_the_python_of_the_program(yard: Yard) -> None:

@@ -1,5 +1,6 @@
 """A runner as its driver starts it: exit statuses, reports, signals, and shards that have ended others."""
 
+import asyncio
 import io
 import json
 import os
@@ -9,22 +10,42 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
+from skl2onnx import to_onnx
+from skl2onnx.common.data_types import DoubleTensorType
 
 from jobs_testing import folder_store, records, write_parquet
-from modelyard.runtime.jobs import layout
+from models_testing import X as FEATURES
+from models_testing import regression, write_joblib, write_skops
+from modelyard.base.conditions import Reason
+from modelyard.runtime.jobs import lane, layout
+from modelyard.runtime.jobs.progress import Progress
+from modelyard.runtime.jobs.runner import score
+from modelyard.runtime.scoring.refused import Refused
 from modelyard.storage.cache import Cache
 from modelyard.wire import report as reports
 from modelyard.wire import work as works
 from modelyard.wire.report import Report
-from modelyard.wire.work import ErrorsWork, InputWork, ModelWork, OutputWork, Place, ScoreWork, TensorSpec, WorkSpec
+from modelyard.wire.work import (
+    ErrorsWork,
+    InputWork,
+    ModelWork,
+    OutputWork,
+    Place,
+    RunWork,
+    ScoreWork,
+    TensorSpec,
+    WorkSpec,
+)
 from yard_testing import wait_until
 
 X, Y = (TensorSpec(name=name, datatype="FP64", shape=(-1,)) for name in ("x", "y"))
@@ -74,8 +95,17 @@ class Runner:
             root=str(root),
         )
 
-    def work(self, model: Path, inputs: TensorSpec = X, outputs: TensorSpec = Y, **changes: Any) -> None:
-        asked = ModelWork(name="m", digest=self.cache.put(model), format="onnx", inputs=(inputs,), outputs=(outputs,))
+    def work(
+        self, model: Path, inputs: TensorSpec = X, outputs: TensorSpec = Y, format_name: str = "onnx", **changes: Any
+    ) -> None:
+        asked = ModelWork(
+            name="m",
+            digest=self.cache.put(model),
+            format=format_name,
+            trust="pickle" if format_name == "joblib" else "",
+            inputs=(inputs,),
+            outputs=(outputs,),
+        )
         fields = {
             "job": "job-uid",
             "model": asked,
@@ -84,6 +114,11 @@ class Runner:
             **changes,
         }
         Path(self.place.work).write_bytes(works.encode(WorkSpec(score=ScoreWork(**fields))))
+
+    def asked(self) -> ScoreWork:
+        found = works.decode(Path(self.place.work).read_bytes()).score
+        assert found is not None
+        return found
 
     def start(self) -> subprocess.Popen[str]:
         environment = {**os.environ, **self.place.environment()}
@@ -226,6 +261,105 @@ def test_images_in_a_folder_are_rows(runner: Runner) -> None:
     (letters,) = (runner.root / "out/_run/1/errors").iterdir()
     letter = json.loads(letters.read_text())
     assert (letter["file"], letter["code"], letter["key"]) == ("broken.png", "ImageInvalid", {"path": "broken.png"})
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [("parquet", "arrow"), ("arrow", "csv"), ("csv", "jsonl"), ("jsonl", "parquet")]
+)
+def test_every_format_is_read_and_written(runner: Runner, source: str, target: str) -> None:
+    folder_store(runner.root / "in").put(f"a{layout.SUFFIXES[source]}", whole(source, records(0, 700)))
+    runner.work(linear(runner.root / "m.onnx"), output=OutputWork(uri="out", format=target, keep=("id",)))
+    status, out = runner.run()
+    assert status == 0, out
+    (part,) = (runner.root / "out").glob(f"*{layout.SUFFIXES[target]}")
+    assert read(target, part) == [{"id": number, "y": 1.5 * number + 1} for number in range(700)]
+
+
+def whole(format_name: str, table: pa.Table) -> bytes:
+    """A file of that format as other tools write it."""
+    sink = io.BytesIO()
+    if format_name == "parquet":
+        pq.write_table(table, sink)
+    elif format_name == "csv":
+        pacsv.write_csv(table, sink)
+    elif format_name == "arrow":
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        sink.write("".join(json.dumps(row) + "\n" for row in table.to_pylist()).encode())
+    return sink.getvalue()
+
+
+def read(format_name: str, path: Path) -> list[dict[str, Any]]:
+    """As other tools read it."""
+    if format_name == "jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    rows: list[dict[str, Any]] = ds.dataset(path, format=format_name).to_table().to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize("format_name", ["onnx", "skops", "joblib"])
+def test_models_of_every_format_score_as_they_serve(runner: Runner, format_name: str) -> None:
+    model = regression()
+    path = runner.root / f"m.{format_name}"
+    if format_name == "onnx":
+        initial = [("X", DoubleTensorType([None, 4]))]
+        path.write_bytes(to_onnx(model, initial_types=initial).SerializeToString())
+    else:
+        {"skops": write_skops, "joblib": write_joblib}[format_name](model, path)
+    columns = {f"c{number}": FEATURES[:, number] for number in range(4)}
+    write_parquet(folder_store(runner.root / "in"), "a.parquet", pa.table({"id": range(len(FEATURES)), **columns}))
+    name = "variable" if format_name == "onnx" else "predictions"
+    features = TensorSpec(name="X", datatype="FP64", shape=(-1, 4))
+    output = TensorSpec(name=name, datatype="FP64", shape=(-1, 1) if format_name == "onnx" else (-1,))
+    runner.work(path, features, output, format_name=format_name)
+    status, out = runner.run()
+    assert status == 0, out
+    found = runner.results().sort_by("id")
+    assert np.allclose(found[name].to_numpy(), model.predict(FEATURES))
+
+
+async def test_a_part_that_becomes_too_large_ends_the_job_and_is_not_visible(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "MOST_PART_BYTES", 1000)
+    put(runner, 5000)
+    runner.work(linear(runner.root / "m.onnx"))
+    work = runner.asked()
+    with pytest.raises(Refused, match="at most 0 are put at once; keep fewer columns") as caught:
+        await score(work, runner.place, Progress(Path(runner.place.report)), asyncio.Event())
+    assert caught.value.reason == Reason.PART_TOO_LARGE
+    assert not [key for key in runner.objects() if key.startswith("part-")]
+
+
+def test_files_of_several_formats_want_to_be_told_apart(runner: Runner) -> None:
+    put(runner, 10)
+    folder_store(runner.root / "in").put("b.csv", b"id,x\n10,5.0\n")
+    runner.work(linear(runner.root / "m.onnx"))
+    assert runner.run()[0] == 42
+    failure = runner.report.failure
+    assert failure is not None
+    assert failure.message == "in holds files of several formats (csv, parquet); say which in input.format"
+    runner.work(linear(runner.root / "m.onnx"), input=InputWork(uri="in", format="csv"))
+    assert runner.run()[0] == 0
+    assert runner.objects("") >= {"part-00001-00000.csv"}
+
+
+def test_a_node_that_waits_for_the_first_ends_when_it_is_asked_to(runner: Runner) -> None:
+    asked = RunWork(job="uid", job_name="default/j", command=("python", "x.py"), nodes=2, output=OutputWork(uri="out"))
+    Path(runner.place.work).write_bytes(works.encode(WorkSpec(run=asked)))
+    runner.place = msgspec.structs.replace(runner.place, index=1)
+    process = runner.start()
+    wait_until(lambda: listens_to_sigterm(process.pid), "it has begun")
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == 143, out
+
+
+def listens_to_sigterm(pid: int) -> bool:
+    """Whether the process has a way of its own to end."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return bool(int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_an_output_within_the_input_is_refused(runner: Runner) -> None:

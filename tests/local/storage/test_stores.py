@@ -62,6 +62,22 @@ async def test_of_many_who_create_one_has_created(store: Any) -> None:
     assert {each.key for each in await store.list()} == {"x0", "x1", "x2"}, "nothing else is left"
 
 
+async def test_who_looks_while_something_is_replaced_finds_the_old_or_the_new_and_nothing_beside(store: Any) -> None:
+    await store.replace("deep/a.txt", b"0" * 100_000)
+    contents: set[bytes] = set()
+    keys: set[str] = set()
+
+    async def look() -> None:
+        contents.add(await store.get("deep/a.txt"))
+        keys.update(each.key for each in await store.list() if not each.key.startswith("_run/"))
+
+    for number in range(1, 6):
+        await asyncio.gather(store.replace("deep/a.txt", b"%d" % number * 100_000), look())
+    assert contents <= {b"%d" % number * 100_000 for number in range(6)}
+    assert keys == {"deep/a.txt"}
+    assert await store.get("deep/a.txt") == b"5" * 100_000
+
+
 async def test_another_content_is_another_version(store: Any) -> None:
     await store.put("a", b"1")
     first = await store.head("a")

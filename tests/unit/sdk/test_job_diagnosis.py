@@ -165,6 +165,14 @@ def test_what_a_failed_job_had_committed_stays_and_is_not_done_again() -> None:
     assert found.next_steps[-1].startswith("the same work goes on where it was; other work")
 
 
+def test_a_program_that_had_begun_a_run_at_its_output_needs_to_overwrite_it() -> None:
+    step = "with output.mode: overwrite, where it had begun a run at its output"
+    assert why(job("ProgramFailed", state="Failed", spec=TRAIN, run=1)).next_steps[-1] == step
+    assert why(job("ProgramFailed", state="Failed", spec=TRAIN, startTime=STARTED)).next_steps[-1] == step
+    alone = {"run": {"command": ["x"]}}
+    assert step not in why(job("ProgramFailed", state="Failed", spec=alone, startTime=STARTED)).next_steps
+
+
 @pytest.mark.parametrize(
     ("reason", "step"),
     [

@@ -18,6 +18,7 @@ import msgspec
 
 from modelyard.base.conditions import Reason
 from modelyard.runtime.jobs import layout, machine, model_folder
+from modelyard.runtime.jobs.layout import Seen
 from modelyard.runtime.jobs.machine import Finish, Follow, Refuse, Take, Wish
 from modelyard.runtime.jobs.output import Output
 from modelyard.runtime.jobs.shards import RunRecord
@@ -70,6 +71,8 @@ class Left:
                     found = cls(work, store, rank, records[number])
                     found._committed = await found._read()
                     found.closed = seen.runs[number].closed
+                    if not found.closed:
+                        _refuse_overtaken(seen, number)
                     if found._committed is not None and not found.closed and rank == 0:
                         await found._publish(found._committed)
                     return found
@@ -80,6 +83,11 @@ class Left:
                     await output.take(record)
                 case _:
                     await asyncio.sleep(_LOOK_SECONDS)
+
+    @property
+    def number(self) -> int:
+        """Of the run."""
+        return self._record.number
 
     def report(self, told: Told) -> JobReport:
         """The run is closed, or this rank has done its part."""
@@ -106,6 +114,7 @@ class Left:
         for name in mine.files:
             body = await asyncio.to_thread((folder / name).read_bytes)
             await self._store.put(self._staged(token, name), body)
+        await self._still_ours()
         await self._create(self._commit_key(), msgspec.json.encode(mine))
         self._committed = await self._read() or mine
         await self._publish(self._committed)
@@ -116,7 +125,8 @@ class Left:
         number = self._record.number
         keys = [each.key for each in await self._store.list(f"_run/{number}")]
         work = (f"_run/{number}/files/", f"_run/{number}/ranks/", f"{layout.staging(number)}/")
-        await self._store.put(layout.SUCCESS, b"")
+        if machine.overtaken((await Output(self._store).look()).seen, number) is None:
+            await self._store.put(layout.SUCCESS, b"")
         await self._store.delete([key for key in keys if key.startswith(work)])
 
     def _describe(self, folder: Path, told: Told, token: str) -> Committed:
@@ -154,27 +164,39 @@ class Left:
         return True
 
     async def _publish(self, committed: Committed) -> None:
+        await self._still_ours()
         number = self._record.number
         if self._record.mode == "overwrite":
-            await self._remove_earlier()
+            await self._remove_earlier(committed)
         for name in committed.files:
             staged = self._staged(committed.attempt, name)
             body = await self._store.get(staged, limit_bytes=_MOST_FILE_BYTES)
             if body is not None:  # else somebody else has tidied up already
-                await self._create(name, body)
+                await self._reveal(name, body)
         await self._create(layout.done(number), msgspec.json.encode(committed))
         self.closed = True
         await self.tidy()
         _log.info("%d files are committed to %s", len(committed.files), self._store.uri)
 
-    async def _remove_earlier(self) -> None:
-        """The files of earlier runs, by what they committed; nothing else."""
+    async def _still_ours(self) -> None:
+        _refuse_overtaken((await Output(self._store).look()).seen, self._record.number)
+
+    async def _reveal(self, name: str, body: bytes) -> None:
+        """Whoever follows the commit does the same with the same bytes, however late it comes."""
+        if self._record.mode == "overwrite":
+            await self._store.replace(name, body, staging=layout.staging(self._record.number))
+        else:
+            await self._create(name, body)
+
+    async def _remove_earlier(self, committed: Committed) -> None:
+        """The files of earlier runs, by what they committed; nothing else, and none that will be there again: another
+        process of this job may have replaced it already."""
         for number in range(1, self._record.number):
             data = await self._store.get(f"_run/{number}/commit.json")
             if data is not None:
                 earlier = msgspec.json.decode(data, type=Committed)
-                await self._store.delete([layout.SUCCESS, *earlier.files])
-                await self._store.delete([f"_run/{number}/commit.json"])
+                gone = sorted({*earlier.files} - {*committed.files})
+                await self._store.delete([layout.SUCCESS, *gone, f"_run/{number}/commit.json"])
 
     async def _read(self) -> Committed | None:
         data = await self._store.get(self._commit_key())
@@ -193,6 +215,12 @@ class Left:
         return f"_run/{self._record.number}/ranks/{attempt}-{rank}"
 
 
+def _refuse_overtaken(seen: Seen, number: int) -> None:
+    refused = machine.overtaken(seen, number)
+    if refused is not None:
+        raise Refused(refused.reason, refused.message)
+
+
 def _files(folder: Path) -> Iterable[str]:
     """Relative names, sorted. Raises Refused for what cannot be committed."""
     found = []
@@ -203,6 +231,12 @@ def _files(folder: Path) -> Iterable[str]:
             if path.is_symlink() or not path.is_file():
                 raise Refused(
                     Reason.INVALID, f"OUTPUT_DIR/{relative} is a link or no regular file; let the program write files"
+                )
+            size = path.stat().st_size
+            if size > _MOST_FILE_BYTES:
+                raise Refused(
+                    Reason.INVALID,
+                    f"OUTPUT_DIR/{relative} has {size} bytes, at most {_MOST_FILE_BYTES} are committed; split it",
                 )
             if relative.split("/")[0] in _RESERVED or "\n" in relative or "\\" in relative:
                 raise Refused(Reason.INVALID, f"OUTPUT_DIR/{relative}: this name is reserved; use another one")

@@ -161,10 +161,15 @@ def next_step(seen: Seen, record: RunRecord, errors: ErrorsWork, me: Me) -> Step
 def _over(run: RunSeen, seen: Seen, record: RunRecord, errors: ErrorsWork) -> Finish | Refuse | None:
     if run.closed:
         return Finish(record.number, already=False)
-    if seen.latest > record.number:
-        message = f"run {seen.latest} of another job took over the output from run {record.number}"
-        return Refuse(Reason.OUTPUT_OVERTAKEN, message)
-    return over_budget(run.errors, record.total_rows, errors)
+    return overtaken(seen, record.number) or over_budget(run.errors, record.total_rows, errors)
+
+
+def overtaken(seen: Seen, number: int) -> Refuse | None:
+    """Whether a run with `mode: overwrite` began after the one of that number."""
+    if seen.latest <= number:
+        return None
+    message = f"run {seen.latest} of another job took over the output from run {number}"
+    return Refuse(Reason.OUTPUT_OVERTAKEN, message)
 
 
 def _work(todo: list[int], run: RunSeen, me: Me) -> Step:

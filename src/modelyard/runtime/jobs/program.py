@@ -23,6 +23,7 @@ from modelyard.runtime.jobs.left import Left
 from modelyard.runtime.jobs.progress import Progress
 from modelyard.runtime.jobs.told import Told, read
 from modelyard.runtime.scoring.refused import Refused
+from modelyard.runtime.scoring.stopping import unless
 from modelyard.storage import credentials
 from modelyard.storage.stores import Store
 from modelyard.wire.report import JobReport
@@ -58,7 +59,9 @@ async def run(work: RunWork, place: Place, progress: Progress, stop: asyncio.Eve
     left = None
     if work.output is not None:
         store = Store.open(work.output.uri, root=place.root, credentials=keys["output"])
-        left = await Left.open(work, store, place.index)
+        stopped, left = await unless(stop, Left.open(work, store, place.index))
+        if stopped or left is None:
+            return False
         if left.closed:
             await left.tidy()
             progress.report(left.report(Told()))
@@ -69,7 +72,8 @@ async def run(work: RunWork, place: Place, progress: Progress, stop: asyncio.Eve
     variables = environment(work, place, folders, os.environ)
     if work.checkpoint:
         variables |= await _checkpoint(work, place, keys["checkpoint"])
-    told = await _Child(work, folders, progress).live(_command(work, place, variables), stop)
+    child = _Child(work, folders, progress, run=left.number if left else 0)
+    told = await child.live(_command(work, place, variables), stop)
     if told is None:
         return False
     if left is None:
@@ -154,10 +158,11 @@ def _inside(root: str, path: str) -> Path:
 class _Child:
     """The program while it runs."""
 
-    def __init__(self, work: RunWork, folders: _Folders, progress: Progress) -> None:
+    def __init__(self, work: RunWork, folders: _Folders, progress: Progress, *, run: int) -> None:
         self._work = work
         self._folders = folders
         self._progress = progress
+        self._run = run
         self._lines: deque[str] = deque(maxlen=_LINES)
 
     async def live(self, command: _Command, stop: asyncio.Event) -> Told | None:
@@ -210,7 +215,7 @@ class _Child:
     async def _watch(self) -> None:
         while True:
             told = await asyncio.to_thread(read, self._folders.progress)
-            self._progress.report(told.report())
+            self._progress.report(told.report(self._run))
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def _terminate(self, process: asyncio.subprocess.Process) -> None:

@@ -25,9 +25,11 @@ class Told:
     eta_seconds: float | None = None
     metrics: tuple[Metric, ...] = ()
 
-    def report(self) -> JobReport:
-        """While the program runs."""
-        return JobReport(percent=self.percent, eta_seconds=self.eta_seconds, metrics=self.metrics, note="running")
+    def report(self, run: int = 0) -> JobReport:
+        """While the program runs. run: the number at its output, 0 without one."""
+        return JobReport(
+            run=run, percent=self.percent, eta_seconds=self.eta_seconds, metrics=self.metrics, note="running"
+        )
 
 
 def read(path: Path) -> Told:

@@ -2,17 +2,15 @@
 
 import asyncio
 import json
-import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine_testing import virtual
-from modelyard.base.conditions import Reason
 from modelyard.runtime.jobs import layout
 from modelyard.runtime.jobs.machine import Try
 from modelyard.runtime.jobs.output import Author, Output, Result
@@ -21,73 +19,11 @@ from modelyard.runtime.jobs.runner import Runner
 from modelyard.runtime.jobs.shards import Piece, RunRecord
 from modelyard.runtime.scoring.refused import Refused
 from modelyard.storage.errors import StoreUnavailable
-from modelyard.storage.stores import Entry, Store
+from modelyard.storage.stores import Store
 from modelyard.wire.work import ErrorsWork, InputWork, ModelWork, OutputWork, ScoreWork
-from stores_testing import MemoryTwin
+from stores_testing import Chaos, FaultyStore, Killed, MemoryTwin
 
-T = TypeVar("T")
 SHARDS, ROWS = 6, 10
-
-
-class Killed(BaseException):
-    """`kill -9`: nothing of the runner goes on."""
-
-
-class Chaos:
-    """What happens to the store's operations, one after the other; nothing after a while, so that all ends."""
-
-    def __init__(self, seed: int, faults: int) -> None:
-        self.random = random.Random(seed)
-        self.left = faults
-
-    def next(self) -> str:
-        if self.left and self.random.random() < 0.15:
-            self.left -= 1
-            return self.random.choice(["kill before", "kill after", "reply lost", "unreachable"])
-        return ""
-
-    def pause(self) -> float:
-        return self.random.choice([0.0, 0.01, 0.1, 1.0, 4.0])
-
-
-class FaultyStore:
-    """The store of one runner. A lost reply is followed by the client's own retry, as on the real one."""
-
-    def __init__(self, inner: MemoryTwin, chaos: Chaos) -> None:
-        self.inner = inner
-        self.uri = inner.uri
-        self._chaos = chaos
-
-    async def _do(self, work: Callable[[], Awaitable[T]]) -> T:
-        await asyncio.sleep(self._chaos.pause())
-        fault = self._chaos.next()
-        if fault == "kill before":
-            raise Killed
-        found = await work()
-        if fault == "kill after":
-            raise Killed
-        if fault == "unreachable":
-            raise StoreUnavailable(Reason.STORE_UNREACHABLE, "no answer")
-        if fault == "reply lost":
-            found = await work()
-        await asyncio.sleep(self._chaos.pause())
-        return found
-
-    async def list(self, prefix: str = "") -> tuple[Entry, ...]:
-        return await self._do(lambda: self.inner.list(prefix))
-
-    async def get(self, key: str, *, limit_bytes: int = 1 << 26) -> bytes | None:
-        return await self._do(lambda: self.inner.get(key, limit_bytes=limit_bytes))
-
-    async def create(self, key: str, body: bytes, *, staging: str = "") -> bool:
-        return await self._do(lambda: self.inner.create(key, body))
-
-    async def put(self, key: str, body: bytes) -> None:
-        await self._do(lambda: self.inner.put(key, body))
-
-    async def delete(self, keys: Any) -> None:
-        gone = list(keys)
-        await self._do(lambda: self.inner.delete(gone))
 
 
 def output(objects: object) -> Output:
