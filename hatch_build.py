@@ -26,6 +26,7 @@ ROOTS = (
     "envoy.config.trace.v3.opentelemetry_pb2",
     "envoy.extensions.access_loggers.file.v3.file_pb2",
     "envoy.extensions.access_loggers.filters.cel.v3.cel_pb2",
+    "envoy.extensions.access_loggers.stats.v3.stats_pb2",
     "envoy.extensions.bootstrap.internal_listener.v3.internal_listener_pb2",
     "envoy.extensions.common.matching.v3.extension_matcher_pb2",
     "envoy.extensions.compression.gzip.compressor.v3.gzip_pb2",
@@ -40,7 +41,9 @@ ROOTS = (
     "envoy.extensions.filters.http.lua.v3.lua_pb2",
     "envoy.extensions.filters.http.rbac.v3.rbac_pb2",
     "envoy.extensions.filters.http.router.v3.router_pb2",
+    "envoy.extensions.filters.http.set_filter_state.v3.set_filter_state_pb2",
     "envoy.extensions.filters.http.set_metadata.v3.set_metadata_pb2",
+    "envoy.extensions.filters.http.upstream_codec.v3.upstream_codec_pb2",
     "envoy.extensions.filters.listener.tls_inspector.v3.tls_inspector_pb2",
     "envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2",
     "envoy.extensions.formatter.cel.v3.cel_pb2",
@@ -50,11 +53,14 @@ ROOTS = (
     "envoy.extensions.rate_limit_descriptors.expr.v3.expr_pb2",
     "envoy.extensions.request_id.uuid.v3.uuid_pb2",
     "envoy.extensions.retry.host.previous_hosts.v3.previous_hosts_pb2",
+    "envoy.extensions.tracers.opentelemetry.samplers.v3.parent_based_sampler_pb2",
+    "envoy.extensions.tracers.opentelemetry.samplers.v3.trace_id_ratio_based_sampler_pb2",
     "envoy.extensions.transport_sockets.internal_upstream.v3.internal_upstream_pb2",
     "envoy.extensions.transport_sockets.tls.v3.tls_pb2",
     "envoy.extensions.upstreams.http.v3.http_protocol_options_pb2",
     "envoy.service.discovery.v3.discovery_pb2",
     "envoy.type.matcher.v3.http_inputs_pb2",
+    "xds.type.v3.typed_struct_pb2",
 )
 
 # Files that only declare options; nothing depends on them once the options are gone.

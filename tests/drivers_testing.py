@@ -33,12 +33,14 @@ class ProcessRig:
         self.clock = SystemClock()
         self.secrets: dict[SecretKey, str] = {}
         self.secret_files: dict[str, dict[str, bytes]] = {}
+        self.unit_secrets: dict[str, str] = {}
         self.base = base
         self.folders = folders(base)
         self.driver = ProcessDriver(
             folders=self.folders,
             secrets=lambda _, key: self.secrets.get(key),
             secret_files=lambda _, name: self.secret_files.get(name),
+            unit_secret=lambda unit: self.unit_secrets.get(unit, ""),
             programs=PROGRAMS,
             machine=MACHINE,
             clock=self.clock,

@@ -27,7 +27,8 @@ from modelyard.control.kube.client import ApiError, Client
 from modelyard.control.kube.events import EventRecorder
 from modelyard.control.kube.queue import WorkQueue
 from modelyard.control.kube.reflector import Reflector
-from modelyard.control.kube.resources import CONTROLLERREVISIONS, EVENTS, Resource
+from modelyard.control.kube.resources import ACCESS, CONTROLLERREVISIONS, EVENTS, Resource
+from modelyard.control.plan.platform import Ground, Standing, stand
 from modelyard.wire.report import PrepareReport, Report, failure
 
 Object = dict[str, Any]
@@ -104,6 +105,15 @@ class MemoryApi(Client):
 
     def all(self, resource: Resource) -> list[Object]:
         return [body for (plural, _, _), body in sorted(self._objects.items()) if plural == resource.plural]
+
+    def place(self, resource: Resource, name: str, namespace: str = "default", **body: Any) -> None:
+        """As somebody else would: create an object, or replace what it says."""
+        at = (resource.plural, namespace if resource.namespaced else "", name)
+        old = self._objects.get(at)
+        self._uids += old is None
+        metadata = old["metadata"] if old else {"name": name, "uid": f"uid-{self._uids}", "generation": 1}
+        metadata = {**metadata, **({"namespace": namespace} if resource.namespaced else {})}
+        self._store("MODIFIED" if old else "ADDED", at, {"metadata": metadata, **body}, "place")
 
     async def request(
         self,
@@ -243,7 +253,7 @@ class _CheckedDriver(MemoryDriver):
         self.applied.append(action)
         if isinstance(action, Stop) or (isinstance(action, Resize) and action.replicas == 0):
             acknowledged = self._gateway.observe(action.owner).acknowledged
-            in_force = {backend.unit for backend in acknowledged.backends} if acknowledged else set()
+            in_force = set(acknowledged.units) if acknowledged else set()
             if action.unit in in_force - self._abandoned:
                 self.violations.append(f"requests still go to {action.unit}: {action}")
         if isinstance(action, Start):
@@ -252,13 +262,17 @@ class _CheckedDriver(MemoryDriver):
 
 
 class World:
-    """What outlives the control plane, levers for users and processes, and what must always hold."""
+    """What outlives the control plane, levers for users and processes, and what must always hold.
+
+    standing: what a control plane is told before it runs; None: nothing.
+    """
 
     def __init__(self, *, automatic_gateway: bool = True) -> None:
         self.clock = LoopClock()
         self.api = MemoryApi()
         self.abandoned: set[str] = set()
         self.engine: Engine | None = None
+        self.standing: Standing | None = stand(Ground())[0]
         self._automatic = automatic_gateway
         self._renew()
 
@@ -274,14 +288,17 @@ class World:
         recorder = EventRecorder(self.api, "modelyard", self.clock)
         self.engine = engine = Engine(
             objects={kind: Reflector(self.api, resource, clock=self.clock) for kind, resource in RESOURCES.items()},
+            rules={each.kind: Reflector(self.api, each, clock=self.clock) for each in ACCESS},
             revisions=Reflector(self.api, CONTROLLERREVISIONS, clock=self.clock),
             writer=Writer(self.api, recorder),
             driver=self.driver,
             gateway=self.gateway,
             queue=WorkQueue(jitter=lambda seconds: seconds),
             clock=self.clock,
-            gateway_url="http://127.0.0.1:8080",
+            gateway_url=lambda: "http://127.0.0.1:8080",
         )
+        if self.standing is not None:
+            engine.stand(self.standing)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(engine.run()), group.create_task(recorder.run())]
             await asyncio.sleep(0)

@@ -236,6 +236,8 @@ class Front:
         self._log = folder / "front.log"
         cache = Cache(folder / "cache")
         version = settings.pop("version", "3")
+        self._secret: str = settings.pop("gateway_secret", "")
+        shadow: str = settings.pop("shadow", "")
         self.work = ServeWork(
             models=tuple(
                 ModelWork(
@@ -256,11 +258,16 @@ class Front:
             cache=str(folder / "cache"),
             scratch=str(folder / "scratch"),
             socket=str(self.socket),
+            secrets=str(folder / "secrets") if self._secret else "",
+            shadow=shadow,
         )
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
         self._report.unlink(missing_ok=True)
+        if self._secret:
+            (folder := Path(self.place.secrets) / works.GATEWAY_ROLE).mkdir(parents=True, exist_ok=True)
+            (folder / works.GATEWAY_FILE).write_text(self._secret)
         with self._log.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "modelyard.runtime.front"],

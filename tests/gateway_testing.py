@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import io
 import json
+import ssl
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,16 @@ import aiohttp
 class Upstream:
     """A replica's stand-in on a Unix socket: says who it is, and how large the body was.
 
-    A path that ends in `slow` is never answered, one that ends in `echo` with the head of the request.
+    A path that ends in `slow` is never answered, one that ends in `echo` with the head of the request, in `large` with
+    20,000 bytes, in `events` with a stream of events. heads: of the latest requests.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         self.path = path
         self.name = name
         self.requests = 0
+        self.heads: deque[str] = deque(maxlen=1000)
+        self.events_sent = 0
         self.holding = asyncio.Event()
         self._stopped = asyncio.Event()
         self._released: asyncio.Event | None = None
@@ -84,13 +89,32 @@ class Upstream:
             self.holding.set()
             await self._released.wait()
         self.requests += 1
+        self.heads.append(head)
+        if path.endswith("events"):
+            await self._stream(writer)
+            return
         answer: dict[str, Any] = {"unit": self.name, "bytes": size}
         if path.endswith("echo"):
             answer["head"] = head
+        if path.endswith("large"):
+            answer["padding"] = "0.125, " * 3000
         body = json.dumps(answer).encode()
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
         )
+        await writer.drain()
+
+    async def _stream(self, writer: asyncio.StreamWriter) -> None:
+        """Eight events in three and a half seconds."""
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        for number in range(8):
+            if number:
+                await asyncio.sleep(0.5)
+            event = f"data: {number}\n\n".encode()
+            self.events_sent += 1
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
         await writer.drain()
 
 
@@ -113,17 +137,34 @@ async def becomes_true(fact: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 class Load:
-    """Callers that send one request after the other while the block runs, and remember what went wrong."""
+    """Callers that send one request after the other while the block runs, and remember what went wrong.
 
-    def __init__(self, url: str, callers: int = 8) -> None:
+    tls: what they trust and show. afresh: each request comes by a connection of its own. body: of each request.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        callers: int = 8,
+        *,
+        tls: ssl.SSLContext | None = None,
+        afresh: bool = False,
+        body: bytes = b'{"inputs": []}',
+        headers: dict[str, str] | None = None,
+    ) -> None:
         self.answered: Counter[str] = Counter()
         self.failures: list[str] = []
         self._url = url
         self._callers = callers
+        self._tls = tls
+        self._afresh = afresh
+        self._body = body
+        self._headers = headers
         self._ends = False
 
     async def __aenter__(self) -> "Load":
-        self._session = aiohttp.ClientSession()
+        connector = aiohttp.TCPConnector(ssl=self._tls or True, force_close=self._afresh)
+        self._session = aiohttp.ClientSession(connector=connector, headers=self._headers)
         self._tasks = [asyncio.create_task(self._call()) for _ in range(self._callers)]
         return self
 
@@ -135,7 +176,7 @@ class Load:
     async def _call(self) -> None:
         while not self._ends:
             try:
-                async with self._session.post(self._url, data=b'{"inputs": []}') as answer:
+                async with self._session.post(self._url, data=io.BytesIO(self._body)) as answer:
                     text = await answer.text()
                 if answer.status == 200:
                     self.answered[json.loads(text)["unit"]] += 1

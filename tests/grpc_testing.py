@@ -17,6 +17,7 @@ from tritonclient.utils import InferenceServerException
 from front_testing import Front
 from modelyard.base.clock import SystemClock
 from modelyard.control.gateway.envoy import EnvoyGateway
+from modelyard.control.ir.platform import Platform
 from modelyard.control.ir.route import Endpoints, Route
 from modelyard.control.ir.values import Key
 from modelyard.testing.gateway_suite import acknowledged
@@ -70,6 +71,7 @@ async def served(folder: Path) -> AsyncIterator[Served]:
     async with EnvoyGateway(
         host="127.0.0.1", port=0, run=folder / "gw", logs=folder / "gw", clock=SystemClock()
     ) as gateway:
+        gateway.configure(Platform(authentication="none", local_only=True))
         yield Served(gateway)
 
 

@@ -1,6 +1,7 @@
 """A server on loopback that answers like a gateway, or as it is told to."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,10 @@ DOUBLE: Object = {
 
 
 class Gateway:
-    """models: metadata by name. script: (status, headers, body) for the next requests to infer, before it answers."""
+    """models: metadata by name. script: (status, headers, body) for the next requests to infer, before it answers.
+
+    token: what callers must bear. borne: the header Authorization of each request.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -33,9 +37,16 @@ class Gateway:
         self.requests: list[tuple[str, str, bytes]] = []
         self.connections = 0
         self.hang_up = False
+        self.token = ""
+        self.borne: list[str | None] = []
 
-    def answer(self, method: str, path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def answer(
+        self, method: str, path: str, body: bytes, bearer: str | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
         self.requests.append((method, path, body))
+        self.borne.append(bearer)
+        if self.token and bearer != f"Bearer {self.token}":
+            return 401, {"WWW-Authenticate": "Bearer"}, b'{"error":"a token is needed"}'
         _, _, _, name, *rest = path.split("/")
         model = self.models.get(name)
         if model is None:
@@ -65,7 +76,7 @@ def infer(model: Object, request: Object) -> Object:
 
 
 @contextmanager
-def gateway() -> Iterator[Gateway]:
+def gateway(tls: ssl.SSLContext | None = None) -> Iterator[Gateway]:
     """Until left. Its sockets are closed then."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -84,7 +95,7 @@ def gateway() -> Iterator[Gateway]:
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, headers, answer = found.answer(self.command, self.path, body)
+            status, headers, answer = found.answer(self.command, self.path, body, self.headers["Authorization"])
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(answer))}.items():
                 self.send_header(name, value)
@@ -98,7 +109,9 @@ def gateway() -> Iterator[Gateway]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    found = Gateway(f"http://127.0.0.1:{server.server_address[1]}")
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    found = Gateway(f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -15,7 +15,13 @@ class RateLimit(Part):
     """At most so many requests in a time."""
 
     model_config = ConfigDict(
-        json_schema_extra=rules(("(self.by == 'group') == has(self.group)", "set group if, and only if, by is group"))
+        json_schema_extra=rules(
+            ("(self.by == 'group') == has(self.group)", "set group if, and only if, by is group"),
+            (
+                "duration(self.per) >= duration('1s') && duration(self.per) <= duration('24h')",
+                "per must be from 1s to 24h",
+            ),
+        )
     )
 
     requests: Annotated[int, Field(ge=1, le=1_000_000_000, json_schema_extra={"format": "int64"})]

@@ -19,7 +19,6 @@ from modelyard.api.fields import (
     Trust,
     Uri,
     Word,
-    keyed_by,
     rules,
 )
 
@@ -89,7 +88,7 @@ class MirrorSettings(Part):
 
 
 class TrafficSplit(Part):
-    """A revision, and what it gets."""
+    """A revision, and what it gets. While it is named it runs, with as many replicas as the service asks for."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -102,9 +101,9 @@ class TrafficSplit(Part):
     )
 
     revision: Annotated[str, Field(min_length=1, max_length=253)]
-    """Name of a revision (digits-svc-00002), or latest: the newest one."""
+    """Name of a revision (digits-svc-00002), or latest: the newest one that has been ready."""
     percent: Annotated[int, Field(ge=0, le=100)] | None = None
-    """Share of the requests."""
+    """Share of the requests. While the revision is not ready, the others get it, in proportion to theirs."""
     tag: Annotated[str, Field(pattern=TAG_PATTERN, max_length=40)] | None = None
     """An address of its own, whatever the shares: /v2/models/<id>/versions/<tag>/infer."""
     mirror: MirrorSettings | None = None
@@ -113,6 +112,15 @@ class TrafficSplit(Part):
 
 class Sticky(Part):
     """What keeps a caller with one revision."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            (
+                "!self.header.matches('(?i)^(authorization|x-api-key)$')",
+                "header: callers' credentials are not used for this; name a header of its own, such as X-User",
+            )
+        )
+    )
 
     header: Annotated[str, Field(pattern=HEADER_PATTERN, max_length=64)]
     """Requests with the same value of this header go to the same revision and, while it lives, the same replica."""
@@ -143,7 +151,7 @@ class ModelServiceSpec(Part):
         ]
         | None
     ) = None
-    """Shares of the requests by revision; by default the newest ready one gets all."""
+    """Shares of the requests by revision, which take effect at once; by default the newest ready one gets all."""
     sticky: Sticky | None = None
     """Keep a caller with one revision."""
     retries: Annotated[int, Field(ge=0, le=10)] | None = None
@@ -151,18 +159,58 @@ class ModelServiceSpec(Part):
     max_concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Requests under way at one time for one revision, in each gateway; further ones get 503 with Retry-After."""
     max_request_size: Quantity | None = None
-    """Largest body of a request, such as 10Mi; larger ones get 413."""
+    """Largest body of a request, such as 10Mi, and 4Gi at most; larger ones get 413."""
     compression: bool | None = None
     """Compress answers for callers that accept gzip or zstd. By default they are not."""
 
 
+_Count = Annotated[int, Field(ge=0)]
+_Figure = Annotated[str, Field(max_length=32)]
+
+
+class MirrorResult(Part):
+    """How the answers to copies of requests compare with those of the revision that serves most, since the replicas
+    that run were started. Numbers that differ by a millionth of the larger one are equal."""
+
+    compared: _Count = 0
+    """Copies that both revisions answered."""
+    different: _Count = 0
+    """Of these, how many got another answer, by more than the revision that serves differs from itself."""
+    noisy: _Count = 0
+    """For how many the revision that serves, asked twice, gave two different answers."""
+    shadow_failed: _Count = 0
+    """Copies that only the revision that serves answered."""
+    serving_failed: _Count = 0
+    """Copies that only this revision answered."""
+    both_failed: _Count = 0
+    """Copies that both refused or failed on."""
+    skipped: _Count = 0
+    """Copies that were to be compared and were not: too many at a time, too large, or nobody could be asked."""
+    largest_difference: _Figure = "0"
+    """Between two numbers of both answers."""
+    largest_relative_difference: _Figure = "0"
+    """The same, relative to the larger of the two numbers."""
+    largest_noise: _Figure = "0"
+    """Between two numbers of two answers of the revision that serves."""
+    largest_relative_noise: _Figure = "0"
+    """The same, relative to the larger of the two numbers."""
+
+
 class TrafficTarget(Part):
-    """A share of the requests."""
+    """What a revision gets now."""
 
     revision: Annotated[str, Field(max_length=253)]
     """Name of the ControllerRevision that answers."""
     percent: Annotated[int, Field(ge=0, le=100)]
     """Share of the requests."""
+    mirror_percent: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Share of the requests that it gets copies of."""
+    mirror: MirrorResult | None = None
+    """What came of comparing its answers to copies."""
+    tag: Annotated[str, Field(max_length=40)] | None = None
+    """Name of an address of its own."""
+    url: Annotated[str, Field(max_length=2048)] | None = None
+    """That address: add /infer to predict."""
 
 
 class ModelServiceStatus(Part):
@@ -186,10 +234,8 @@ class ModelServiceStatus(Part):
     """Replicas asked for."""
     selector: Annotated[str, Field(max_length=1024)] | None = None
     """Label selector of the replicas, for autoscalers."""
-    traffic: Annotated[
-        tuple[TrafficTarget, ...] | None, Field(max_length=16, json_schema_extra=keyed_by("revision"))
-    ] = None
-    """Where requests go now."""
+    traffic: Annotated[tuple[TrafficTarget, ...], Field(max_length=2 * MAX_TARGETS)] | None = None
+    """Where requests go now; a revision with several tags is there several times."""
     conditions: Conditions | None = None
     """Ready: the declared spec is what answers. Available: some revision answers. Others say why not."""
 

@@ -20,6 +20,8 @@ _LOOPBACK = ("http://127.0.0.1", "http://localhost", "http://[::1]")
 
 
 def _is_secure(url: str) -> str:
+    if "@" in url.split("/", 3)[2]:
+        raise ValueError("expected no user name in it")
     if not url.startswith("https://") and not any(
         url == each or url.startswith((each + ":", each + "/")) for each in _LOOPBACK
     ):

@@ -73,6 +73,8 @@ class Reason(StrEnum):
     """No Runtime of that name in the namespace."""
     RUNTIME_MISMATCH = "RuntimeMismatch"
     """The Runtime does not list the model's format."""
+    REVISION_NOT_FOUND = "RevisionNotFound"
+    """`spec.traffic` names a revision that is not there; the traffic stays as it is."""
     SECRET_NOT_FOUND = "SecretNotFound"
     """A Secret or key that `env` names does not exist."""
 
@@ -198,8 +200,28 @@ class Reason(StrEnum):
     # Gateway
     ROUTE_REJECTED = "RouteRejected"
     """Envoy refused the configuration of this route; the previous one stays in force."""
+    SETTINGS_APPLIED = "SettingsApplied"
+    """The platform's settings are in force."""
+    SETTINGS_INVALID = "SettingsInvalid"
+    """The platform's settings, or a Secret that they need, cannot be used; the message says what holds instead."""
+    ISSUER_UNREACHABLE = "IssuerUnreachable"
+    """The keys of an issuer cannot be fetched; they are asked for again."""
     INTERNAL_ERROR = "InternalError"
     """A defect of Modelyard; the message says where to look."""
+
+    # Access
+    ISSUER_NOT_FOUND = "IssuerNotFound"
+    """An AccessPolicy names an issuer that the platform's settings do not have; nobody is let in through that name."""
+    SERVICE_NOT_FOUND = "ServiceNotFound"
+    """An AccessPolicy names a service that does not exist (objects may be applied in any order)."""
+    GROUP_NOT_FOUND = "GroupNotFound"
+    """A rate limit is for a group that no issuer can name; it limits nobody."""
+    BELOW_FLOOR = "BelowFloor"
+    """An AccessPolicy asks for less authentication than the platform's settings allow; the floor holds."""
+    OPEN_TO_ANYBODY = "OpenToAnybody"
+    """Callers need no token, and no role."""
+    OPEN_TO_ANONYMOUS = "OpenToAnonymous"
+    """Callers need no token, since roles allow system:anonymous or system:unauthenticated."""
 
     # Events about processes
     STARTED = "Started"

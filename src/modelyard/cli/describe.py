@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -13,8 +14,9 @@ from modelyard.cli import output, words
 from modelyard.cli.session import Session, Where, run, server_options
 from modelyard.cli.why import case_of
 from modelyard.control.kube import resources
-from modelyard.sdk import objects, progress
+from modelyard.sdk import load, objects, progress, traffic
 from modelyard.sdk.diagnosis import Case
+from modelyard.sdk.load import Loads
 from modelyard.sdk.merge import LAST_APPLIED
 from modelyard.sdk.objects import Object
 
@@ -34,6 +36,8 @@ def command(where: Where, asked: tuple[str, ...]) -> None:
                 place = f" in namespace {namespace}" if namespace else ""
                 raise UserError(f"there is no {resource.kind} {name}{place}")
             case = await case_of(session, body) if resource in resources.OURS else Case(body=body)
+            if resource is resources.MODELSERVICES:
+                case = replace(case, loads=await load.of(session.client, body))
             found.append(described(case, time.time()))
         return found
 
@@ -59,7 +63,8 @@ def described(case: Case, now: float) -> str:
     content = {key: value for key, value in body.items() if key not in ("apiVersion", "kind", "metadata", "status")}
     for key, value in _masked(body["kind"], content).items():
         parts += ["", f"{key[:1].upper()}{key[1:]}:", *_tree(value)]
-    parts += _partitions(body) + _conditions(body, now) + _revisions(case, now) + _events(case, now)
+    parts += _partitions(body) + _conditions(body, now) + _revisions(case, now)
+    parts += _loads(case.loads) + _events(case, now)
     return "\n".join(parts)
 
 
@@ -75,7 +80,11 @@ def _status(body: Object, now: float) -> dict[str, str]:
     if body["kind"] == "ModelService":
         ready, wanted = status.get("readyReplicas", 0), status.get("desiredReplicas", "?")
         found["Replicas"] = f"{ready} ready, {wanted} asked for"
-        found["Traffic"] = ", ".join(f"{each['revision']} {each['percent']}%" for each in status.get("traffic") or ())
+        found["Traffic"] = "; ".join(f"{name} {share}" for name, share in traffic.shares(status).items())
+        found["Compared"] = traffic.compared(status)
+        found["Addresses"] = ", ".join(each["url"] for each in status.get("traffic") or () if each.get("url"))
+    if body["kind"] == "AccessPolicy":
+        found["Services"] = str(status.get("services", ""))
     if body["kind"] == "ModelJob":
         found |= _job(body, now)
     if body["kind"] == "ModelStream":
@@ -176,7 +185,7 @@ def _revisions(case: Case, now: float) -> list[str]:
     if not case.revisions:
         return []
     status = case.body.get("status") or {}
-    shares = {each.get("revision"): f"{each.get('percent')}%" for each in status.get("traffic") or ()}
+    shares = traffic.shares(status)
     scored = Counter(
         str(each["runner"]).partition(".")[0] for each in status.get("partitions") or () if "runner" in each
     )
@@ -189,6 +198,39 @@ def _revisions(case: Case, now: float) -> list[str]:
         rows.append([name, shares.get(name, ""), age, str(inputs.get("name", "")), str(inputs.get("digest", ""))])
     share = "SCORES" if case.body["kind"] == "ModelStream" else "TRAFFIC"
     return _section("Revisions", ["NAME", share, "AGE", "MODEL", "DIGEST"], rows)
+
+
+def _loads(loads: Loads) -> list[str]:
+    """What the gateway saw in the latest seconds, and since it began."""
+    if loads.problem:
+        return ["", f"Load: not known, since {loads.problem}"]
+    if not loads.revisions:
+        return []
+    rows = [
+        [
+            each.revision,
+            _figure(each.figure("recent_requests_per_second")),
+            _figure(each.figure("recent_failures_per_second")),
+            _figure(each.figure("recent_latency_seconds", "0.5"), 1000),
+            _figure(each.figure("recent_latency_seconds", "0.99"), 1000),
+            *(_total(each.figure("requests_total", outcome)) for outcome in ("answered", "refused", "failed")),
+        ]
+        for each in loads.revisions
+    ]
+    titles = ["REVISION", "REQUESTS/S", "FAILURES/S", "P50 MS", "P99 MS", "ANSWERED", "REFUSED", "FAILED"]
+    return _section("Load", titles, rows)
+
+
+def _figure(value: float | None, times: int = 1) -> str:
+    if value is None:
+        return "-"
+    if times == 1000 and value == 0:
+        return "<1"  # whole milliseconds are counted
+    return f"{value * times:,.3g}" if value * times < 100 else f"{value * times:,.0f}"
+
+
+def _total(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
 
 
 def _events(case: Case, now: float) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.base.ids import DEFAULT_NAMESPACE, public_ids
 from modelyard.cli import output, rows
+from modelyard.cli.calling import Caller, ask, gateway_options
 from modelyard.cli.session import Session, Where, run, server_options
 from modelyard.control.kube import resources
 from modelyard.sdk import find, objects
@@ -26,36 +27,33 @@ _MOST_COLUMNS = 12
 @click.option("-d", "--data", metavar="JSON", help="One row, several, objects by input name, or a whole request.")
 @click.option("-f", "--file", metavar="FILE", help="Rows from *.csv, *.json or *.npy; - for stdin (CSV or JSON).")
 @click.option("--curl", is_flag=True, help="Print the same request for curl, and send nothing.")
-@click.option("--url", metavar="URL", help="Gateway or server to ask, for example that of 'modelyard serve'.")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds for the answer.")
 @output.formats("json", "yaml")
+@gateway_options
 @server_options
-def command(  # noqa: PLR0913  one parameter for each option
-    where: Where,
-    name: str,
-    data: str | None,
-    file: str | None,
-    curl: bool,
-    url: str | None,
-    timeout: float,
-    form: str | None,
+def command(
+    where: Where, caller: Caller, name: str, data: str | None, file: str | None, curl: bool, form: str | None
 ) -> None:
     """Send rows to the model NAME (a service, or NAME.NAMESPACE) and print what it answers, a line for each row."""
     if (data is None) == (file is None):
         raise click.UsageError("give the rows either with --data or with --file")
     if where.namespace and "." not in name:
         name = public_ids(where.namespace, name)[-1]
-    with Client(url or _gateway(where, name), timeout, retry=False) as client:
-        try:
-            inputs = rows.read(data, file, client.metadata(name))
-            if curl:
-                click.echo(_curl(*client.request(name, inputs)))
-                return
-            outputs = client.predict(name, inputs)
-        except RetryLater as error:
-            if url is not None:
-                raise
-            raise RetryLater(f"{error.message}; {_why(name)} says more") from error
+
+    def work(client: Client, bears_token: bool) -> dict[str, Array] | None:
+        inputs = rows.read(data, file, client.metadata(name))
+        if not curl:
+            return client.predict(name, inputs)
+        click.echo(_curl(*client.request(name, inputs), caller.curl(bears_token=bears_token)))
+        return None
+
+    try:
+        outputs = ask(caller, caller.url or _gateway(where, name), where, work)
+    except RetryLater as error:
+        if caller.url is not None:
+            raise
+        raise RetryLater(f"{error.message}; {_why(name)} says more") from error
+    if outputs is None:
+        return
     if form is not None:
         output.emit({each: _plain(array) for each, array in outputs.items()}, form)
     else:
@@ -87,9 +85,9 @@ def _gateway(where: Where, name: str) -> str:
     return run(where, work)
 
 
-def _curl(url: str, body: bytes) -> str:
+def _curl(url: str, body: bytes, options: str) -> str:
     text = body.decode()
-    start = f"curl -sS {shlex.quote(url)} -H 'Content-Type: application/json'"
+    start = f"curl -sS {shlex.quote(url)} -H 'Content-Type: application/json'{f' {options}' if options else ''}"
     if len(text) <= _LONGEST_ARGUMENT:
         return f"{start} -d {shlex.quote(text)}"
     return f"{start} -d @- <<'EOF'\n{text}\nEOF"

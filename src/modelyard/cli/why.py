@@ -17,6 +17,7 @@ _KINDS = (
     resources.MODELSTREAMS,
     resources.MODELS,
     resources.RUNTIMES,
+    resources.ACCESSPOLICIES,
 )
 
 
@@ -27,7 +28,7 @@ _KINDS = (
 def command(where: Where, name: str, form: str | None) -> None:
     """Say in one answer why NAME is not Ready or Complete: what failed, its last words, and what to do.
 
-    NAME is a ModelService or else a ModelJob, ModelStream, Model or Runtime; KIND/NAME names one of them.
+    NAME is a ModelService or else a ModelJob, ModelStream, Model, Runtime or AccessPolicy; KIND/NAME names one of them.
     """
 
     async def work(session: Session) -> Diagnosis:

@@ -1,12 +1,13 @@
 """What is known about an object, what is answered about it, and the words that all answers share. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from modelyard.base import durations
 from modelyard.base.clock import seconds_since_epoch
 from modelyard.base.conditions import Reason
+from modelyard.sdk.load import Loads
 from modelyard.sdk.objects import Object
 
 _MOST_EVENTS = 3
@@ -17,12 +18,13 @@ _SHORTEST_REPEAT = 12
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
     """What is known. body: the object in question; model: the Model behind a service or job; events: of both, oldest
-    first."""
+    first; loads: of a service's revisions, where somebody asked for them."""
 
     body: Object
     model: Object | None = None
     revisions: Sequence[Object] = ()
     events: Sequence[Object] = ()
+    loads: Loads = field(default_factory=Loads)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,7 @@
 """Why an object is not Ready: its conditions, those of what it refers to, and its events, as one answer. Pure."""
 
 from modelyard.base.conditions import Reason
-from modelyard.sdk import job_diagnosis, stream_diagnosis
+from modelyard.sdk import job_diagnosis, stream_diagnosis, traffic
 from modelyard.sdk.case import Case, Diagnosis, ago, repeats, state, warnings
 from modelyard.sdk.next_steps import steps
 from modelyard.sdk.objects import Object, condition
@@ -9,6 +9,7 @@ from modelyard.sdk.objects import Object, condition
 __all__ = ["Case", "Diagnosis", "diagnose"]
 
 
+_MATTERS = frozenset({"ModelReady", "Enforced", "RoutesReady", "TrafficReady", "Available"})
 _APART = {"ModelJob": job_diagnosis.diagnose, "ModelStream": stream_diagnosis.diagnose}
 """Kinds that are answered about in their own way."""
 
@@ -61,13 +62,13 @@ def _healthy(case: Case, subject: str, ready: Object) -> Diagnosis:
             details=str(ready.get("message", "")),
             next_steps=(step,),
         )
-    troubles = [each for each in _others(case.body) if each.get("status") == "False" and _matters(each)]
+    troubles = [each for each in _others(case.body) if _is_trouble(each)]
     status = case.body.get("status") or {}
     facts = [f"predict at {status['url']}/infer"] if status.get("url") else []
     return Diagnosis(
         healthy=True,
         headline=f"{subject} {verb}{', but:' if troubles else ''}",
-        details="\n".join(f"{each.get('type')}: {state(each)}" for each in troubles),
+        details="\n".join(f"{each.get('type')}: {_why(each)}" for each in troubles),
         facts=(str(ready.get("message", "")), *facts),
         next_steps=steps(case, troubles[0]) if troubles else (),
     )
@@ -104,7 +105,7 @@ def _facts(case: Case, details: str) -> tuple[str, ...]:
     if case.body["kind"] == "ModelService":
         status = case.body.get("status") or {}
         if condition(case.body, "Available").get("status") == "True":
-            serving = ", ".join(str(each.get("revision")) for each in status.get("traffic") or ())
+            serving = ", ".join(traffic.answering(status))
             facts.append(f"requests are answered meanwhile{f' by {serving}' if serving else ''}")
         else:
             facts.append("requests get 503 meanwhile")
@@ -122,9 +123,16 @@ def _others(body: Object) -> list[Object]:
     return [each for each in (body.get("status") or {}).get("conditions") or () if each.get("type") != "Ready"]
 
 
-def _matters(found: Object) -> bool:
-    """Progressing is False when all is done."""
-    return found.get("type") in ("ModelReady", "Enforced", "RoutesReady", "Available")
+def _is_trouble(found: Object) -> bool:
+    """Progressing is False when all is done, and Open is a warning when it is True."""
+    if found.get("type") == "Open":
+        return found.get("status") == "True"
+    return found.get("status") == "False" and found.get("type") in _MATTERS
+
+
+def _why(trouble: Object) -> str:
+    """Where being True is the trouble, `ready` would mislead."""
+    return f"{trouble.get('reason')}: {trouble.get('message')}" if trouble.get("status") == "True" else state(trouble)
 
 
 def _outdated(body: Object, ready: Object) -> bool:

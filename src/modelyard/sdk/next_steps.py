@@ -51,11 +51,31 @@ _NEXT: Mapping[str, tuple[str, ...]] = {
     Reason.MODEL_NOT_FOUND: _APPLY,
     Reason.RUNTIME_NOT_FOUND: _APPLY,
     Reason.SECRET_NOT_FOUND: _APPLY,
+    Reason.REVISION_NOT_FOUND: (
+        "correct spec.traffic in the manifest, and apply it; the revisions: modelyard describe modelservice {name}",
+    ),
     Reason.ACCESS_DENIED: ("correct the Secret that spec.credentials names, then: modelyard refresh {name}",),
     Reason.BUCKET_NOT_FOUND: _SAVE,
     Reason.STORE_UNREACHABLE: _TRIED,
+    Reason.ISSUER_NOT_FOUND: (
+        "correct spec.issuers in the manifest, and apply it",
+        "or add the issuer to the platform's settings: ConfigMap modelyard in namespace modelyard-system",
+    ),
+    Reason.SERVICE_NOT_FOUND: (
+        "apply the service that is missing, or correct spec.services: modelyard get modelservices",
+    ),
+    Reason.GROUP_NOT_FOUND: ("correct spec.rateLimits in the manifest, and apply it",),
+    Reason.BELOW_FLOOR: (
+        "correct spec.authentication in the manifest, and apply it",
+        "or lower gateway.floor in the platform's settings: ConfigMap modelyard in namespace modelyard-system",
+    ),
+    Reason.OPEN_TO_ANYBODY: ("if that is not meant: set spec.authentication to required, and apply it",),
+    Reason.OPEN_TO_ANONYMOUS: (
+        "if that is not meant: set spec.authentication to required, and apply it",
+        "or delete the binding to system:anonymous or system:unauthenticated: kubectl get rolebindings",
+    ),
 }
-"""For services and models."""
+"""For services, models and policies."""
 _LOGS = "what was written: modelyard logs {name}"
 _OUTPUT_OF_ITS_OWN = "give each job an output.uri of its own"
 _RETRIED = "it is tried again by itself, with growing pauses, until spec.backoffLimit"

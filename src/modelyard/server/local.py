@@ -3,36 +3,46 @@
 import asyncio
 import base64
 import binascii
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-from modelyard.api import schema
+from modelyard.api import schema, settings
 from modelyard.base.clock import SystemClock
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, UserError
 from modelyard.control.apiserver import folder as apifolder
+from modelyard.control.apiserver.routes import Page
 from modelyard.control.apiserver.server import ApiServer
 from modelyard.control.apiserver.store import Store
 from modelyard.control.drivers.processes.driver import ProcessDriver
 from modelyard.control.drivers.processes.site import Folders
 from modelyard.control.engine.loop import Engine
+from modelyard.control.engine.standing import Place, StandingWatch
 from modelyard.control.engine.writer import RESOURCES, Writer
+from modelyard.control.gateway import addresses
 from modelyard.control.gateway.envoy import EnvoyGateway
+from modelyard.control.gateway.issuer_keys import IssuerKeys
 from modelyard.control.ir import names
+from modelyard.control.ir import unit_secret as unit_secrets
 from modelyard.control.ir.unit import SecretKey
+from modelyard.control.ir.values import Key
 from modelyard.control.kube import auth
 from modelyard.control.kube.client import Client
 from modelyard.control.kube.events import EventRecorder
 from modelyard.control.kube.queue import WorkQueue
 from modelyard.control.kube.reflector import Reflector
-from modelyard.control.kube.resources import CONTROLLERREVISIONS, MODELSTREAMS, SECRETS
+from modelyard.control.kube.resources import ACCESS, CONFIGMAPS, CONTROLLERREVISIONS, MODELSTREAMS, SECRETS
+from modelyard.server import gateway_key, metrics
 from modelyard.server.broker import Broker
 from modelyard.server.folder import Folder, opened
+from modelyard.wire import jose
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -43,21 +53,29 @@ _LOG_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """root: the project folder. data: where state is kept. host, port: of the gateway; port 0: any free one."""
+    """root: the project folder. data: where state is kept. host, port: of the gateway; port 0: any free one.
+
+    internal_port: of the gateway on loopback, where host is an address that other machines reach.
+    """
 
     root: Path
     data: Path
     host: str = "127.0.0.1"
     port: int = 8080
+    internal_port: int = 0
     ephemeral: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Running:
-    """A started server. gateway: `http://host:port`. client: of its API."""
+    """A started server. client: of its API.
+
+    gateway: `http://host:port`, or https. internal: the same for programs of this machine; differs where others call.
+    """
 
     folder: Folder
     gateway: str
+    internal: str
     client: Client
 
 
@@ -80,7 +98,8 @@ async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> R
     clock = SystemClock()
     folder = stack.enter_context(opened(options.root, options.data, ephemeral=options.ephemeral))
     _log_to(stack, folder.own / "server.log")
-    client = await _api(stack, folder, clock)
+    pages: dict[str, Page] = {}
+    client, accounts = await _api(stack, folder, clock, pages)
     recorder = EventRecorder(client, "modelyard", clock)
     folders = Folders(run=folder.run, work=folder.data / "work", logs=folder.logs, cache=folder.cache, root=folder.root)
     broker = await stack.enter_async_context(
@@ -93,48 +112,102 @@ async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> R
         )
     )
     secrets = Reflector(client, SECRETS, clock=clock)
+    unit_secret = partial(unit_secrets.unit_secret, gateway_key.read(folder.own))
     driver = await stack.enter_async_context(
         ProcessDriver(
             folders=folders,
             secrets=lambda namespace, key: _secret(secrets.cache, namespace, key),
             secret_files=lambda namespace, name: _secret_files(secrets.cache, namespace, name),
+            unit_secret=unit_secret,
             clock=clock,
         )
     )
     secrets.add_handler(lambda _place, _old, _new: driver.look_again())
     gateway = await stack.enter_async_context(
-        EnvoyGateway(host=options.host, port=options.port, run=folder.run, logs=folder.own, clock=clock)
+        EnvoyGateway(
+            host=options.host,
+            port=options.port,
+            run=folder.run,
+            logs=folder.own,
+            clock=clock,
+            secret=unit_secret,
+            internal_port=options.internal_port,
+        )
     )
     objects = {kind: Reflector(client, resource, clock=clock) for kind, resource in RESOURCES.items()}
     for kind, reflector in objects.items():
         reflector.add_handler(_of_kind(kind, changed))
     objects[MODELSTREAMS.kind].add_handler(broker.saw)
+    queue: WorkQueue[Key] = WorkQueue()
     engine = Engine(
         objects=objects,
+        rules={each.kind: Reflector(client, each, clock=clock) for each in ACCESS},
         revisions=Reflector(
             client, CONTROLLERREVISIONS, clock=clock, label_selector=f"{names.LABEL_MANAGED_BY}={names.MANAGER}"
         ),
         writer=Writer(client, recorder),
         driver=driver,
         gateway=gateway,
-        queue=WorkQueue(),
+        queue=queue,
         clock=clock,
-        gateway_url=gateway.url,
+        gateway_url=lambda: gateway.url,
     )
+    pages["/metrics"] = metrics.page(gateway, engine.counters, queue)
     await stack.enter_async_context(_tasks(secrets.run(), recorder.run()))
-    await secrets.synced.wait()
-    await stack.enter_async_context(_tasks(engine.run()))
-    folder.announce(gateway.url, folders.broker())
+    configmaps = Reflector(client, CONFIGMAPS, clock=clock, namespace=settings.NAMESPACE)
+    keys = IssuerKeys(folder.own / "issuers", clock)
+    announcement = _Announcement(folder, folders.broker(), lambda: gateway.local_url)
+    watch = StandingWatch(
+        client=client,
+        configmaps=configmaps,
+        secrets=secrets,
+        keys=keys,
+        recorder=recorder,
+        clock=clock,
+        place=Place(loopback=addresses.is_loopback(addresses.host(options.host)), accounts=accounts),
+        stand=lambda standing: announcement.after(lambda: engine.stand(standing)),
+    )
+    keys.changed = watch.look_again
+    await stack.enter_async_context(_tasks(configmaps.run(), keys.run(), gateway.report_unknown_keys(keys.hint)))
+    await watch.begin()
+    await stack.enter_async_context(_tasks(watch.run(), engine.run()))
+    announcement.begin()
     stack.callback(folder.withdraw)
-    return Running(folder=folder, gateway=gateway.url, client=client)
+    return Running(folder=folder, gateway=gateway.url, internal=gateway.local_url, client=client)
 
 
-async def _api(stack: AsyncExitStack, folder: Folder, clock: SystemClock) -> Client:
-    """The embedded API server on a port that stays the same over restarts where it can, and a client of it."""
+class _Announcement:
+    """Tells commands where the gateway is, from when it serves, and again whenever that has changed."""
+
+    def __init__(self, folder: Folder, broker: Path, url: Callable[[], str]) -> None:
+        self._folder = folder
+        self._broker = broker
+        self._url = url
+        self._told: str | None = None
+
+    def begin(self) -> None:
+        self._told = self._url()
+        self._folder.announce(self._told, self._broker)
+
+    def after(self, change: Callable[[], None]) -> None:
+        """What may change it."""
+        change()
+        if self._told not in (None, self._url()):
+            self.begin()
+
+
+async def _api(
+    stack: AsyncExitStack, folder: Folder, clock: SystemClock, pages: Mapping[str, Page]
+) -> tuple[Client, str]:
+    """The embedded API server on a port that stays the same over restarts where it can.
+
+    -> a client of it, and the key set of its tokens for ServiceAccounts.
+    """
     home = stack.enter_context(apifolder.opened(folder.own))
     store = await stack.enter_async_context(Store.open(home.database, clock))
     tls = home.tls(_API_HOST, clock)
-    server = ApiServer(store, schema.crds(), token=home.token, tls=tls, clock=clock, key=home.key())
+    key = home.key()
+    server = ApiServer(store, schema.crds(), token=home.token, tls=tls, clock=clock, key=key, pages=pages)
     try:
         url = await stack.enter_async_context(server.listening(_API_HOST, _last_port(folder)))
     except UserError:
@@ -142,7 +215,8 @@ async def _api(stack: AsyncExitStack, folder: Folder, clock: SystemClock) -> Cli
     home.write_kubeconfig(url)
     home.kubeconfig.replace(folder.kubeconfig)
     config = auth.load(folder.kubeconfig)
-    return await stack.enter_async_context(Client(config))
+    accounts = json.dumps({"keys": [jose.public_jwk(key.public_key())]})
+    return await stack.enter_async_context(Client(config)), accounts
 
 
 def _last_port(folder: Folder) -> int:

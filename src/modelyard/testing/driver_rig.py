@@ -2,8 +2,9 @@
 
 Units and tasks say by the variable LEVER what their processes do, in words separated by spaces:
 `exit=3` (ends at once), `failure=LoadFailed` (reports that), `hang` (never gets ready), `drain=0.5` (so many seconds of
-requests in flight at SIGTERM), `stubborn` (ignores SIGTERM), `take=0.3` (a task's work), `silent` (a task without a
-report). Without one a server gets ready and a task reports what it found.
+requests in flight at SIGTERM), `copies` (tells after 0.2 seconds what came of copies of requests), `stubborn` (ignores
+SIGTERM), `take=0.3` (a task's work), `silent` (a task without a report). Without one a server gets ready and a task
+reports what it found.
 
 Members of a job work until SIGTERM, or say `done=0.2` (the work is done after so many seconds), `fatal=InputInvalid`
 (it cannot be done), `retry=StoreUnreachable` (not for now), `once=word` (the first one to see the word ends with exit

@@ -28,6 +28,7 @@ from modelyard.testing.driver_rig import (
 from modelyard.testing.gang_suite import GangSuite, PrioritySuite
 from modelyard.testing.streams_suite import StreamsSuite
 from modelyard.testing.tasks_suite import MembersSuite, TasksSuite
+from modelyard.wire.report import ShadowReport
 
 
 class UnitsSuite:
@@ -93,6 +94,24 @@ class UnitsSuite:
         await refused(rig, Resize(unit=iris.name, owner=ROSE, replicas=0), UserError)
         await refused(rig, Stop(unit=iris.name, owner=ROSE), UserError)
         await ready(rig, iris.name)
+
+    async def test_what_came_of_copies_of_requests_is_told_to_the_owner(self, rig: Rig) -> None:
+        iris = unit(lever="copies")
+        await rig.driver.apply(Start(unit=iris, replicas=1))
+        (first,) = await ready(rig, iris.name)
+        assert first.report is None
+        async with hinted(rig) as keys:
+            await rig.step()
+            keys.clear()
+            await until(rig, lambda: members(rig, iris.name)[0].report is not None, "a report")
+            await until(rig, lambda: keys == [IRIS] * len(keys) != [], "a hint for the owner")
+        report = members(rig, iris.name)[0].report
+        assert report is not None
+        assert report.serve is not None
+        assert report.serve.shadow == ShadowReport(compared=7)
+        rig.kill(first)
+        await until(rig, lambda: members(rig, iris.name)[0].pid != first.pid, "its process has ended")
+        assert members(rig, iris.name)[0].report is None
 
     async def test_a_leaving_replica_finishes_its_requests(self, rig: Rig) -> None:
         iris = unit(lever="drain=0.5")

@@ -3,12 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from modelyard.control.engine.ports import Gateway
-from modelyard.control.ir.access import OPEN
-from modelyard.control.ir.observed import ObservedRoute
-from modelyard.control.ir.route import Backend, Endpoints, Route
+from modelyard.control.ir.access import ANONYMOUS, OPEN, Access, Authentication, Caller, Claim
+from modelyard.control.ir.observed import Load, ObservedRoute
+from modelyard.control.ir.platform import Issuer, Platform
+from modelyard.control.ir.route import Backend, Endpoints, Mirror, Route, Version
 from modelyard.control.ir.values import Key
 
 DEADLINE_SECONDS = 10.0
@@ -18,26 +21,47 @@ IRIS = Key(kind="ModelService", namespace="default", name="iris")
 FRAUD = Key(kind="ModelService", namespace="bank", name="fraud")
 
 
+class Bearer(NamedTuple):
+    """Whoever bears a token that is in order: by which issuer, and what it claims besides what all of them must."""
+
+    issuer: str
+    claims: dict[str, Any]
+
+
 class GatewayRig(Protocol):
-    """A running gateway with upstreams."""
+    """A running gateway with upstreams, to which nobody needs a token."""
 
     @property
     def gateway(self) -> Gateway: ...
+
+    @property
+    def issuers(self) -> tuple[Issuer, ...]:
+        """Two, called `corp` and `other`, whose tokens `ask` can bear."""
+        ...
 
     async def endpoints(self, unit: str) -> Endpoints:
         """Where a replica of the unit answers with the unit's name; started when it is asked for first."""
         ...
 
-    async def ask(self, public_id: str) -> tuple[int, str]:
+    async def ask(self, public_id: str, bearer: Bearer | None = None) -> tuple[int, str]:
         """One inference: (200, the unit that answered) or (an error's status, its sentence)."""
         ...
 
 
-def route(owner: Key, *units: str, unavailable: str = "", weight: int = 100) -> Route:
+def route(owner: Key, *units: str, unavailable: str = "", weight: int = 100, access: Access = OPEN) -> Route:
     """A route to units that share its traffic; with `weight=0` one that every gateway refuses."""
     backends = tuple(Backend(unit=unit, weight=weight // len(units)) for unit in units)
     ids = (f"{owner.name}.{owner.namespace}",) + ((owner.name,) if owner.namespace == "default" else ())
-    return Route(owner=owner, ids=ids, backends=backends, unavailable=unavailable, access=OPEN)
+    return Route(owner=owner, ids=ids, backends=backends, unavailable=unavailable, access=access)
+
+
+def only(*subjects: str, authentication: Authentication = "required") -> Access:
+    """For these users of `corp`."""
+    callers = tuple(Caller(issuer="corp", claims=(Claim(path=("sub",), value=each),)) for each in sorted(subjects))
+    return Access(authentication=authentication, callers=callers)
+
+
+ANA, BOB = Bearer("corp", {"sub": "ana"}), Bearer("corp", {"sub": "bob"})
 
 
 async def until(
@@ -110,6 +134,30 @@ class GatewaySuite:
         await acknowledged(rig.gateway, route(IRIS, "b"))
         assert await rig.ask("iris") == (200, "b")
 
+    async def test_a_route_waits_for_every_unit_that_it_names(self, rig: GatewayRig) -> None:
+        named = msgspec.structs.replace(
+            route(IRIS, "a"), versions=(Version(name="canary", unit="b", number="2"),), mirror=Mirror(unit="c")
+        )
+        await rig.gateway.publish((route(IRIS, "a"),), (await rig.endpoints("a"),))
+        await acknowledged(rig.gateway, route(IRIS, "a"))
+        known = [await rig.endpoints("a"), await rig.endpoints("b")]
+        await rig.gateway.publish((named,), tuple(known))
+        await rig.gateway.publish((named, route(FRAUD, "a")), tuple(known))
+        await acknowledged(rig.gateway, route(FRAUD, "a"))
+        assert rig.gateway.observe(IRIS) == ObservedRoute(acknowledged=route(IRIS, "a"))
+        await rig.gateway.publish((named, route(FRAUD, "a")), (*known, await rig.endpoints("c")))
+        await acknowledged(rig.gateway, named)
+        assert await rig.ask("iris") == (200, "a")
+
+    async def test_a_route_of_which_only_bounds_change_is_acknowledged(self, rig: GatewayRig) -> None:
+        await rig.gateway.publish((route(IRIS, "a"),), (await rig.endpoints("a"),))
+        await acknowledged(rig.gateway, route(IRIS, "a"))
+        for changes in ({"max_concurrency": 7}, {"sticky_header": "x-user"}, {"retries": 0, "max_concurrency": 2}):
+            changed = msgspec.structs.replace(route(IRIS, "a"), **changes)
+            await rig.gateway.publish((changed,), (await rig.endpoints("a"),))
+            await acknowledged(rig.gateway, changed)
+            assert await rig.ask("iris") == (200, "a")
+
     async def test_endpoints_of_a_route_in_force_outlive_their_publication(self, rig: GatewayRig) -> None:
         await rig.gateway.publish((route(IRIS, "a"),), (await rig.endpoints("a"),))
         await acknowledged(rig.gateway, route(IRIS, "a"))
@@ -170,10 +218,137 @@ class GatewaySuite:
             await rig.gateway.publish((route(IRIS, "a"), route(FRAUD, "a")), (await rig.endpoints("a"),))
             assert await anext(hints) == FRAUD
 
+    async def test_only_the_callers_of_a_route_may_call_it(self, rig: GatewayRig) -> None:
+        rig.gateway.configure(Platform(issuers=rig.issuers))
+        members = Caller(issuer="corp", claims=(Claim(path=("groups",), value="team", listed=True),))
+        wanted = route(IRIS, "a", access=Access(callers=(*only("ana").callers, members)))
+        await rig.gateway.publish((wanted,), (await rig.endpoints("a"),))
+        await acknowledged(rig.gateway, wanted)
+        await _answered(rig, "iris", (200, "a"), ANA)
+        assert (await rig.ask("iris"))[0] == 401
+        assert (await rig.ask("iris", BOB))[0] == 403
+        assert (await rig.ask("iris", Bearer("corp", {"sub": "bob", "groups": ["x", "team"]})))[0] == 200
+        assert (await rig.ask("iris", Bearer("corp", {"sub": "bob", "groups": "team"})))[0] == 200
+        assert (await rig.ask("iris", Bearer("corp", {"sub": "team", "groups": ["teams"]})))[0] == 403
+        assert (await rig.ask("iris", Bearer("other", {"sub": "ana", "groups": ["team"]})))[0] == 403
 
-async def _answered(rig: GatewayRig, public_id: str, wanted: tuple[int, str]) -> None:
-    """Wait for an answer: that a known unit's new endpoints are in force is acknowledged to nobody."""
+    async def test_what_nobody_may_call_cannot_be_told_from_what_is_not_there(self, rig: GatewayRig) -> None:
+        rig.gateway.configure(Platform(issuers=rig.issuers))
+        wanted = route(IRIS, "a", access=Access())
+        await rig.gateway.publish((wanted,), (await rig.endpoints("a"),))
+        await acknowledged(rig.gateway, wanted)
+        for each in ("iris", "nothing"):
+            await _answered(rig, each, 401)
+            await _answered(rig, each, 403, ANA)
+
+    async def test_without_a_token_callers_are_anonymous_where_one_is_optional(self, rig: GatewayRig) -> None:
+        rig.gateway.configure(Platform(issuers=rig.issuers))
+        both = (ANONYMOUS, *only("ana").callers)
+        optional = route(IRIS, "a", access=Access(authentication="optional", callers=both))
+        required = route(FRAUD, "a", access=Access(authentication="required", callers=both))
+        await rig.gateway.publish((optional, required), (await rig.endpoints("a"),))
+        await acknowledged(rig.gateway, optional)
+        await acknowledged(rig.gateway, required)
+        await _answered(rig, "iris", (200, "a"))
+        await _answered(rig, "iris", (200, "a"), ANA)
+        await _answered(rig, "iris", 403, BOB)
+        await _answered(rig, "fraud.bank", 401)
+
+    async def test_where_nobody_may_be_anonymous_an_open_route_needs_a_token_too(self, rig: GatewayRig) -> None:
+        rig.gateway.configure(Platform(issuers=rig.issuers, anonymous=False))
+        await rig.gateway.publish((route(IRIS, "a"),), (await rig.endpoints("a"),))
+        await acknowledged(rig.gateway, route(IRIS, "a"))
+        await _answered(rig, "iris", 401)
+        await _answered(rig, "iris", (200, "a"), BOB)
+
+    async def test_nobody_is_believed_whose_issuer_is_not_known_any_more(self, rig: GatewayRig) -> None:
+        rig.gateway.configure(Platform(issuers=rig.issuers))
+        wanted = route(IRIS, "a", access=only("ana"))
+        await rig.gateway.publish((wanted,), (await rig.endpoints("a"),))
+        await acknowledged(rig.gateway, wanted)
+        await _answered(rig, "iris", (200, "a"), ANA)
+        rig.gateway.configure(Platform(issuers=tuple(each for each in rig.issuers if each.name != "corp")))
+        await _answered(rig, "iris", 401, ANA)
+
+    async def test_who_may_call_changes_with_the_route(self, rig: GatewayRig) -> None:
+        rig.gateway.configure(Platform(issuers=rig.issuers))
+        for subjects in (("ana", "bob"), ("bob",), ("ana",)):
+            wanted = route(IRIS, "a", access=only(*subjects))
+            await rig.gateway.publish((wanted,), (await rig.endpoints("a"),))
+            await acknowledged(rig.gateway, wanted)
+            for bearer in (ANA, BOB):
+                await _answered(rig, "iris", (200, "a") if bearer.claims["sub"] in subjects else 403, bearer)
+
+    async def test_fewer_callers_do_not_wait_for_a_new_unit(self, rig: GatewayRig) -> None:
+        rig.gateway.configure(Platform(issuers=rig.issuers))
+        await rig.gateway.publish((route(IRIS, "a", access=only("ana", "bob")),), (await rig.endpoints("a"),))
+        await acknowledged(rig.gateway, route(IRIS, "a", access=only("ana", "bob")))
+        await rig.gateway.publish((route(IRIS, "b", access=only("ana")),), (await rig.endpoints("a"),))
+        await acknowledged(rig.gateway, route(IRIS, "a", access=only("ana")))
+        await _answered(rig, "iris", 403, BOB)
+        await _answered(rig, "iris", (200, "a"), ANA)
+
+    async def test_a_rejected_route_that_narrows_shuts_everybody_out(self, rig: GatewayRig) -> None:
+        rig.gateway.configure(Platform(issuers=rig.issuers))
+        first = route(IRIS, "a", access=only("ana", "bob"))
+        await rig.gateway.publish((first, route(FRAUD, "a")), (await rig.endpoints("a"),))
+        await acknowledged(rig.gateway, first)
+        await acknowledged(rig.gateway, route(FRAUD, "a"))
+        bad = route(IRIS, "a", weight=0, access=only("ana"))
+        await rig.gateway.publish((bad, route(FRAUD, "a")), (await rig.endpoints("a"),))
+        closed = route(IRIS, "a", access=Access())
+        seen = await until(rig.gateway, IRIS, lambda each: each.acknowledged == closed)
+        assert "weight" in seen.rejected
+        assert "until that is mended nobody may call" in seen.rejected
+        for bearer in (ANA, BOB):
+            await _answered(rig, "iris", 403, bearer)
+        assert await rig.ask("fraud.bank") == (200, "a")
+        mended = route(IRIS, "a", access=only("ana"))
+        await rig.gateway.publish((mended, route(FRAUD, "a")), (await rig.endpoints("a"),))
+        await acknowledged(rig.gateway, mended)
+        await _answered(rig, "iris", (200, "a"), ANA)
+
+    async def test_a_rejected_route_that_widens_leaves_the_former_one_in_force(self, rig: GatewayRig) -> None:
+        rig.gateway.configure(Platform(issuers=rig.issuers))
+        first = route(IRIS, "a", access=only("ana"))
+        await rig.gateway.publish((first,), (await rig.endpoints("a"),))
+        await acknowledged(rig.gateway, first)
+        wide = route(IRIS, "a", weight=0, access=only("ana", "bob"))
+        await rig.gateway.publish((wide,), (await rig.endpoints("a"),))
+        seen = await until(rig.gateway, IRIS, lambda each: each.rejected != "")
+        assert seen.acknowledged == first
+        await _answered(rig, "iris", (200, "a"), ANA)
+        await _answered(rig, "iris", 403, BOB)
+
+    async def test_what_a_unit_has_to_do_is_counted(self, rig: GatewayRig) -> None:
+        unit, wanted = "a.default", route(IRIS, "a.default")
+        await rig.gateway.publish((wanted,), (await rig.endpoints(unit),))
+        await acknowledged(rig.gateway, wanted)
+        assert unit not in rig.gateway.load()
+        for _ in range(3):
+            assert await rig.ask("iris") == (200, unit)
+        await _counted(rig, unit, lambda load: load.answered == 3 and load.p50_seconds is not None)
+        await rig.gateway.publish((wanted,), (Endpoints(unit=unit),))
+        await _answered(rig, "iris", 503)
+        found = await _counted(rig, unit, lambda load: load.failed > 0)
+        assert found == rig.gateway.load()[unit]
+        assert (found.answered, found.refused, found.in_flight) == (3, 0, 0)
+
+
+async def _counted(rig: GatewayRig, unit: str, holds: Callable[[Load], bool]) -> Load:
+    """Wait for a fact about a load."""
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while (found := await rig.ask(public_id)) != wanted:
+    while not holds(found := rig.gateway.load().get(unit, Load(unit=unit))):
+        assert time.monotonic() < deadline, f"still {found} after {DEADLINE_SECONDS} s"
+        await asyncio.sleep(POLL_SECONDS)
+    return found
+
+
+async def _answered(
+    rig: GatewayRig, public_id: str, wanted: tuple[int, str] | int, bearer: Bearer | None = None
+) -> None:
+    """Wait for an answer: that new endpoints of a known unit, or a platform, are in force is acknowledged to nobody."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while wanted not in (found := await rig.ask(public_id, bearer), found[0]):
         assert time.monotonic() < deadline, f"still {found} after {DEADLINE_SECONDS} s"
         await asyncio.sleep(POLL_SECONDS)

@@ -6,7 +6,8 @@ is `spec/report.schema.json`.
 """
 
 import re
-from typing import Annotated
+from collections.abc import Iterable
+from typing import Annotated, Any
 
 import msgspec
 
@@ -28,11 +29,37 @@ class _Struct(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, f
     pass
 
 
+class ShadowReport(_Struct, frozen=True, kw_only=True):
+    """What came of comparing answers to copies of requests with those of the revision that serves.
+
+    That one is asked twice. compared: both answered. different: of these, by more than what the one that serves differs
+    from itself; noisy: it does so. shadow_failed, serving_failed: only that one refused the request or failed; both_failed. skipped: chosen
+    for comparison and not compared. The largest: differences of two numbers that should be equal, in themselves and
+    relative to the larger one; noise: between the two answers of the one that serves.
+    """
+
+    compared: int = 0
+    different: int = 0
+    noisy: int = 0
+    shadow_failed: int = 0
+    serving_failed: int = 0
+    both_failed: int = 0
+    skipped: int = 0
+    largest_difference: float = 0.0
+    largest_relative_difference: float = 0.0
+    largest_noise: float = 0.0
+    largest_relative_noise: float = 0.0
+
+
 class ServeReport(_Struct, frozen=True, kw_only=True):
-    """A server's state: ready after every model answered its warm-up inference."""
+    """A server's state: ready after every model answered its warm-up inference.
+
+    shadow: of all its models, since it started; None while nothing was to be compared.
+    """
 
     ready: bool = False
     models: tuple[Text, ...] = ()
+    shadow: ShadowReport | None = None
 
 
 class PrepareReport(_Struct, frozen=True, kw_only=True):
@@ -136,6 +163,16 @@ class Report(_Struct, frozen=True, kw_only=True, omit_defaults=False):
     stream: StreamReport | None = None
     clean: CleanReport | None = None
     failure: Failure | None = None
+
+
+def together(shadows: Iterable[ShadowReport]) -> ShadowReport:
+    """Counts are added up; of the largest the largest is taken."""
+    whole: dict[str, Any] = {}
+    for each in shadows:
+        for name, value in msgspec.structs.asdict(each).items():
+            before = whole.get(name, 0)
+            whole[name] = max(before, value) if name.startswith("largest_") else before + value
+    return ShadowReport(**whole)
 
 
 def failure(reason: str, message: str, *, retry: bool = False) -> Report:

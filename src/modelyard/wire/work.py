@@ -32,6 +32,13 @@ ENV_INDEX = "MODELYARD_INDEX"
 ENV_ATTEMPT = "MODELYARD_ATTEMPT"
 ENV_MASTER = "MODELYARD_MASTER"
 ENV_BROKER = "MODELYARD_BROKER"
+ENV_SHADOW = "MODELYARD_SHADOW"
+
+GATEWAY_HEADER = "x-modelyard-gateway"
+"""What requests bear that come through the gateway: the secret of the unit, from the file of a role of its own."""
+GATEWAY_ROLE, GATEWAY_FILE = "gateway", "secret"
+SHADOW_HEADER = "x-modelyard-shadow"
+"""On copies of requests; its value is how many of a hundred are to be compared."""
 
 LOCAL_BROKER = "nats://local"
 """The uri of the broker that a laptop's server starts when a stream names it."""
@@ -282,8 +289,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     cache: folder of artifacts by digest. root: what relative URIs are relative to. scratch: the only folder it may
     write besides. socket: Unix socket to listen on. report: file that it replaces atomically with its latest Report.
-    secrets: a folder of files `<role>/<key>`. index: among the members of its task, attempt: of a gang, from 1; master:
-    `host:port` where rank 0 may listen. broker: the file that tells how LOCAL_BROKER is reached, once it runs.
+    secrets: a folder of files `<role>/<key>`; who serves requests may find GATEWAY_FILE of GATEWAY_ROLE there. index:
+    among the members of its task, attempt: of a gang, from 1; master: `host:port` where rank 0 may listen. broker: the
+    file that tells how LOCAL_BROKER is reached, once it runs. shadow: the socket at which who gets copies of requests
+    may ask the revision whose answers callers get.
     """
 
     work: str
@@ -297,6 +306,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     master: str = ""
     broker: str = ""
+    shadow: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Place":
@@ -316,6 +326,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             attempt=_number(environment, ENV_ATTEMPT, 1),
             master=environment.get(ENV_MASTER, ""),
             broker=environment.get(ENV_BROKER, ""),
+            shadow=environment.get(ENV_SHADOW, ""),
         )
 
     def environment(self) -> dict[str, str]:
@@ -332,6 +343,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             ENV_ATTEMPT: str(self.attempt) if self.attempt > 1 else "",
             ENV_MASTER: self.master,
             ENV_BROKER: self.broker,
+            ENV_SHADOW: self.shadow,
         }
         return {name: value for name, value in pairs.items() if value}
 

@@ -92,6 +92,15 @@ def test_outputs_are_chosen_and_names_echoed(client: Client) -> None:
     assert found.model_name == "linear"
 
 
+def test_a_tag_is_answered_where_the_gateway_says_which_version_it_means(client: Client) -> None:
+    sent = message("linear", [1, 4], fp32_contents=[1, 0, 0, 0], model_version="canary")
+    found = pb2.ModelInferResponse.FromString(client.ask(call("ModelInfer", sent, model="linear/3")).message)
+    assert (found.model_name, found.model_version) == ("linear", "3")
+    for other in ("linear", "linear/canary", "linear/4"):
+        answer = client.ask(call("ModelInfer", sent, model=other))
+        assert answer.refusal[0] == NOT_FOUND
+
+
 def test_metadata_and_health(client: Client) -> None:
     named = pb2.ModelReadyRequest(name="linear").SerializeToString()
     assert pb2.ServerLiveResponse.FromString(client.ask(call("ServerLive", b"")).message).live

@@ -4,19 +4,36 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 import pytest
 import yarl
+from msgspec.structs import replace
 
+import access_testing
+import tokens_testing as tokens
 from gateway_testing import Upstream, upstream
 from modelyard.base.clock import SystemClock
 from modelyard.control.gateway.envoy import EnvoyGateway
+from modelyard.control.ir.access import Access, Caller
+from modelyard.control.ir.platform import Platform
 from modelyard.control.ir.route import Endpoints
+from modelyard.control.ir.values import Key
+from modelyard.testing.gateway_suite import Bearer, acknowledged, route
+
+LAPTOP = Platform(authentication="none", local_only=True)
+
+
+def bearing(token: str) -> dict[str, str]:
+    """Headers."""
+    return {"authorization": f"Bearer {token}"}
 
 
 class EnvoyRig:
@@ -30,6 +47,7 @@ class EnvoyRig:
         self.stack = stack
         self.caller = caller
         self.upstreams: dict[str, Upstream] = {}
+        self.issuers = (tokens.issuer("corp"), tokens.issuer("other"))
 
     async def endpoints(self, unit: str) -> Endpoints:
         if unit not in self.upstreams:
@@ -37,8 +55,9 @@ class EnvoyRig:
             self.upstreams[unit] = await self.stack.enter_async_context(one)
         return Endpoints(unit=unit, addresses=(self.upstreams[unit].address,))
 
-    async def ask(self, public_id: str) -> tuple[int, str]:
-        status, body, _ = await self.request("POST", f"/v2/models/{public_id}/infer", data=b"{}")
+    async def ask(self, public_id: str, bearer: Bearer | None = None) -> tuple[int, str]:
+        headers = {} if bearer is None else bearing(tokens.token(bearer.issuer, **bearer.claims))
+        status, body, _ = await self.request("POST", f"/v2/models/{public_id}/infer", data=b"{}", headers=headers)
         return status, body["unit"] if status == 200 else body["error"]
 
     async def request(self, method: str, path: str, **options: Any) -> tuple[int, Any, dict[str, str]]:
@@ -57,14 +76,79 @@ def run_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture
-async def rig(run_folder: Path, tmp_path: Path) -> AsyncIterator[EnvoyRig]:
+T = TypeVar("T")
+_PROBES = count(1)
+
+
+async def becomes(asked: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = 10.0) -> T:
+    """Ask until the answer is as wanted; the assertion shows the latest."""
+    deadline = time.monotonic() + seconds
+    while not holds(found := await asked()):
+        assert time.monotonic() < deadline, f"still {found} after {seconds} s"
+        await asyncio.sleep(0.005)
+    return found
+
+
+@asynccontextmanager
+async def envoy_rig(run: Path, logs: Path) -> AsyncIterator[EnvoyRig]:
+    """While the block runs."""
     async with AsyncExitStack() as stack:
         # The gateway ends before the upstreams do, as in the server.
         ups = await stack.enter_async_context(AsyncExitStack())
         caller = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)))
-        gateway = EnvoyGateway(host="127.0.0.1", port=0, run=run_folder, logs=tmp_path, clock=SystemClock())
+        gateway = EnvoyGateway(host="127.0.0.1", port=0, run=run, logs=logs, clock=SystemClock())
+        gateway.configure(LAPTOP)
         await stack.enter_async_context(gateway)
-        yield EnvoyRig(gateway, run_folder, ups, caller)
+        yield EnvoyRig(gateway, run, ups, caller)
         await caller.close()
         await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def rig(run_folder: Path, tmp_path: Path) -> AsyncIterator[EnvoyRig]:
+    async with envoy_rig(run_folder, tmp_path) as found:
+        yield found
+
+
+async def stand(rig: EnvoyRig, platform: Platform) -> None:
+    """Make a platform hold, and wait for an effect that only it has: another probe is believed each time."""
+    name = f"probe-{next(_PROBES)}"
+    probe = Key(kind="ModelService", namespace="probes", name=name)
+    rig.gateway.configure(replace(platform, issuers=(*platform.issuers, tokens.issuer(name))))
+    wanted = route(probe, "probe", access=Access(callers=(Caller(issuer=name),)))
+    await rig.gateway.publish((wanted,), (await rig.endpoints("probe"),))
+    await acknowledged(rig.gateway, wanted)
+    await becomes(partial(rig.ask, f"{name}.probes", Bearer(name, {})), lambda answer: answer[0] == 200)
+
+
+async def serve(rig: EnvoyRig, accesses: list[Access]) -> list[str]:
+    """Models with these rules, once they are in force -> their public ids."""
+    keys = [Key(kind="ModelService", namespace="random", name=f"m{number}") for number in range(len(accesses))]
+    routes = tuple(route(key, "a", access=access) for key, access in zip(keys, accesses, strict=True))
+    await rig.gateway.publish(routes, (await rig.endpoints("a"),))
+    for each in routes:
+        await acknowledged(rig.gateway, each)
+    return [each.ids[0] for each in routes]
+
+
+class Lasting(NamedTuple):
+    """A rig that outlives the examples of a property, and the loop on which it runs."""
+
+    loop: asyncio.AbstractEventLoop
+    rig: EnvoyRig
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        self.loop.run_until_complete(work)
+
+
+@pytest.fixture
+def lasting(run_folder: Path, tmp_path: Path) -> Iterator[Lasting]:
+    """It believes the issuers of `access_testing`."""
+    issuers = tuple(tokens.issuer(name, key) for name, key in access_testing.KEYS.items())
+    loop = asyncio.new_event_loop()
+    context = envoy_rig(run_folder, tmp_path)
+    rig = loop.run_until_complete(context.__aenter__())
+    loop.run_until_complete(stand(rig, Platform(issuers=issuers)))
+    yield Lasting(loop, rig)
+    loop.run_until_complete(context.__aexit__(None, None, None))
+    loop.close()

@@ -12,7 +12,7 @@ from gateway_testing import Upstream
 from modelyard.control.ir.route import Endpoints
 from modelyard.control.ir.values import Key
 from modelyard.testing.gateway_suite import IRIS, acknowledged, route
-from xds_testing import CASES, case
+from xds_testing import CASES, case, platform
 
 from .conftest import EnvoyRig
 
@@ -194,8 +194,12 @@ async def test_traffic_is_shared_by_weight(rig: EnvoyRig) -> None:
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.name.removesuffix(".in.yaml"))
-async def test_envoy_accepts_what_the_goldens_say(rig: EnvoyRig, path: Path) -> None:
+async def test_envoy_accepts_what_the_goldens_say(rig: EnvoyRig, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     routes, endpoints = case(path)
+    if (given := platform(path)) is not None:
+        rig.gateway.configure(given)
+        routes = (route(IRIS, unavailable="off"),)  # acknowledged after what holds for all
     await rig.gateway.publish(routes, endpoints)
     for each in routes:
         await acknowledged(rig.gateway, each)
+    assert "was refused" not in caplog.text

@@ -175,10 +175,16 @@ async def test_two_gateways_do_not_share_a_port(rig: EnvoyRig, tmp_path: Path) -
         assert other.url != rig.gateway.url
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.1", "example.com", "::"])
-def test_an_address_that_others_reach_is_refused(host: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="must be a loopback address"):
+@pytest.mark.parametrize("host", ["example.com", "", "127.0.0.1.1", "[::1]:80"])
+def test_what_is_no_address_is_refused(host: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected an address of this machine"):
         gateway(tmp_path, tmp_path, host=host)
+
+
+async def test_an_address_of_another_machine_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="this machine does not have that address"):
+        async with gateway(run_folder, tmp_path, host="192.0.2.1"):
+            pass
 
 
 async def test_ending_lets_requests_in_flight_finish_and_leaves_no_process(run_folder: Path, tmp_path: Path) -> None:

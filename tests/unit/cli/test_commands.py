@@ -15,8 +15,9 @@ from modelyard.control.kube.client import ApiError
 
 COMMANDS = [
     "apply", "delete", "describe", "get", "kubeconfig", "logs", "predict", "refresh", "restart", "resume", "suspend",
-    "validate", "version", "why",
+    "token", "validate", "version", "why",
 ]  # fmt: skip
+FIRST_WORDS = {"kubeconfig": "kubectl", "token": "curl"}
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -34,7 +35,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
-    assert f"Example: {'kubectl' if name == 'kubeconfig' else 'modelyard'}" in capsys.readouterr().out
+    assert f"Example: {FIRST_WORDS.get(name, 'modelyard')}" in capsys.readouterr().out
     assert isinstance(importlib.import_module(f"modelyard.cli.{name}").command, click.Command)
 
 

@@ -142,3 +142,29 @@ def test_every_reason_has_an_answer(reason: Reason, status: str, message: str) -
         found = diagnose(Case(body=body, model=model(ready), events=[event(reason, message)]), NOW)
         assert found.headline in found.text()
         assert found.healthy == (status == "True")
+
+
+def policy(*conditions: Object) -> Object:
+    return {
+        "kind": "AccessPolicy",
+        "metadata": {"name": "rule", "generation": 1},
+        "spec": {"authentication": "none"},
+        "status": {"conditions": list(conditions), "services": 1},
+    }
+
+
+def test_a_policy_that_opens_a_service_is_in_order_with_a_warning() -> None:
+    ready = condition("Ready", "True", "Valid", "holds for 1 service")
+    is_open = condition("Open", "True", "OpenToAnybody", "anybody may call digits")
+    found = diagnose(Case(body=policy(ready, is_open)), NOW)
+    assert found.healthy
+    assert found.headline == "AccessPolicy rule is Ready, but:"
+    assert "Open: OpenToAnybody: anybody may call digits" in found.text()
+    assert "set spec.authentication to required" in found.text()
+
+
+def test_a_policy_below_the_floor_says_how_to_mend_that() -> None:
+    ready = condition("Ready", "False", "BelowFloor", "spec.authentication: none is less than the floor")
+    found = diagnose(Case(body=policy(ready)), NOW)
+    assert found.headline.startswith("AccessPolicy rule is not Ready: BelowFloor")
+    assert "lower gateway.floor in the platform's settings" in found.text()

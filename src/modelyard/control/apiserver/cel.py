@@ -1,7 +1,8 @@
 """x-kubernetes-validations: rules in the Common Expression Language over one object.
 
 Source: KEP-2876 (validation rules, transition rules). Rules see plain JSON (strings of any format are
-strings) and core CEL without the libraries of Kubernetes. At the root, metadata shows name and generateName only.
+strings) and core CEL; of the libraries of Kubernetes only `sum` of a list of numbers. At the root, metadata shows name
+and generateName only.
 """
 
 from collections.abc import Iterable, Iterator
@@ -141,7 +142,15 @@ def _cause(rule: Schema, place: _Place, detail: str) -> Cause:
 
 @cache
 def _environment() -> cel.Env:
-    return cel.NewEnv(variables={"self": cel.Type.DYN, "oldSelf": cel.Type.DYN})
+    numbers = cel.Overload("list_sum", cel.Type.DYN, [cel.Type.LIST], is_member=True, impl=_sum)
+    return cel.NewEnv(
+        variables={"self": cel.Type.DYN, "oldSelf": cel.Type.DYN}, functions=[cel.FunctionDecl("sum", [numbers])]
+    )
+
+
+def _sum(numbers: list[Any]) -> Any:
+    """What it raises becomes the rule's error."""
+    return sum(numbers)
 
 
 @cache

@@ -3,7 +3,7 @@
 import json
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from modelyard.base.clock import Clock
+from modelyard.base.errors import RetryLater
 from modelyard.control.apiserver import admission, discovery, openapi, patch, reading, requests, scale, status, watching
 from modelyard.control.apiserver.access import Access, Caller, path_ask, resource_ask
 from modelyard.control.apiserver.kinds import TOKEN_REQUEST
@@ -25,6 +26,8 @@ from modelyard.control.apiserver.store import Closed, Store
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 Answer = Callable[["_Call"], Awaitable[web.StreamResponse]]
+Page = Callable[[Mapping[str, str]], Awaitable[str]]
+"""Makes a plain text from a request's query. Raises RetryLater."""
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 _MOST_WARNINGS = 20
 _OPEN = _HEALTH | {"/version"}
@@ -40,10 +43,18 @@ class _Call(NamedTuple):
 
 
 class Routes:
-    """The API over one store. access: who may do what."""
+    """The API over one store. access: who may do what. pages: by path, for those whom a role allows `get` of it."""
 
     def __init__(
-        self, store: Store, objects: Objects, catalog: Catalog, *, access: Access, reviews: Reviews, clock: Clock
+        self,
+        store: Store,
+        objects: Objects,
+        catalog: Catalog,
+        *,
+        access: Access,
+        reviews: Reviews,
+        clock: Clock,
+        pages: Mapping[str, Page],
     ) -> None:
         self._store = store
         self._objects = objects
@@ -51,6 +62,7 @@ class Routes:
         self._access = access
         self._reviews = reviews
         self._clock = clock
+        self._pages = pages
         self._documents: dict[str, bytes] = {}
 
     def application(self) -> web.Application:
@@ -88,12 +100,22 @@ class Routes:
             if target is not None:
                 return await self._resource(_Call(request, target, caller))
             self._access.require(caller.user, path_ask(request.method, path))
+            if path in self._pages:
+                return await self._page(request)
         if path == "/openapi/v3" or path.startswith("/openapi/v3/"):
             return self._openapi(request)
         found = discovery.answer(path, self._catalog, request.host)
         if found is None:
             raise status.unknown_path()
         return _json(found) if request.method in ("GET", "HEAD") else _refusal(status.method_not_allowed())
+
+    async def _page(self, request: web.Request) -> web.Response:
+        if request.method not in ("GET", "HEAD"):
+            raise status.method_not_allowed()
+        try:
+            return web.Response(text=await self._pages[request.path](request.query), content_type="text/plain")
+        except RetryLater as error:
+            raise status.unavailable(f"{error.message}; try again", 1) from error
 
     def _openapi(self, request: web.Request) -> web.Response:
         path = request.path.rstrip("/")

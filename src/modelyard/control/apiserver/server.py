@@ -23,7 +23,7 @@ from modelyard.control.apiserver.objects import Objects
 from modelyard.control.apiserver.policies import Policies
 from modelyard.control.apiserver.requests import Catalog
 from modelyard.control.apiserver.reviews import Reviews
-from modelyard.control.apiserver.routes import Routes
+from modelyard.control.apiserver.routes import Page, Routes
 from modelyard.control.apiserver.store import Store
 from modelyard.control.apiserver.tokens import Tokens, made
 
@@ -53,6 +53,7 @@ class ApiServer:
     """Serves a store over HTTP. crds: the definitions of our kinds; token: the owner's, who may do everything.
 
     tls None: plain HTTP for tests. key: signs the tokens of ServiceAccounts; None: one that ends with this server.
+    pages: texts by path, such as `/metrics`; may grow while it serves.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class ApiServer:
         tls: ssl.SSLContext | None,
         clock: Clock,
         key: ec.EllipticCurvePrivateKey | None = None,
+        pages: Mapping[str, Page] | None = None,
     ) -> None:
         self._store = store
         self._crds = [dict(crd) for crd in crds]
@@ -78,7 +80,15 @@ class ApiServer:
         access = Access(token, tokens, self._policies, clock)
         reviews = Reviews(access, self._policies, tokens)
         catalog = Catalog((*served, *kinds.questions()))
-        self._routes = Routes(store, self._objects, catalog, access=access, reviews=reviews, clock=clock)
+        self._routes = Routes(
+            store,
+            self._objects,
+            catalog,
+            access=access,
+            reviews=reviews,
+            clock=clock,
+            pages={} if pages is None else pages,
+        )
 
     @asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[str]:

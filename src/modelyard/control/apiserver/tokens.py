@@ -3,27 +3,21 @@
 Source: KEP-1205 (bound service account tokens) for the claims, RFC 7515 and 7518 for the form.
 """
 
-import base64
-import binascii
-import hashlib
 import uuid
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from modelyard.base.clock import Clock
 from modelyard.base.errors import UserError
 from modelyard.control.apiserver.certificates import write_private
+from modelyard.wire import jose
 
 ISSUER = "modelyard"
 AUDIENCE = "modelyard"
-_HALF = 32
-"""Bytes of each of the two numbers of a signature."""
-_LONGEST = 8192
 _LEEWAY_SECONDS = 5
 
 
@@ -67,11 +61,8 @@ class Tokens:
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, clock: Clock) -> None:
         self._key = key
+        self._public = key.public_key()
         self._clock = clock
-        public = key.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        self._header = _part({"alg": "ES256", "kid": hashlib.sha256(public).hexdigest()[:16], "typ": "JWT"})
 
     def issue(self, account: Account, audiences: list[str], seconds: int) -> tuple[str, int]:
         """A token and when it ends, in seconds since 1970. audiences empty: for this server."""
@@ -89,39 +80,19 @@ class Tokens:
                 "serviceaccount": {"name": account.name, "uid": account.uid},
             },
         }
-        signed = f"{self._header}.{_part(claims)}"
-        r, s = utils.decode_dss_signature(self._key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
-        signature = r.to_bytes(_HALF, "big") + s.to_bytes(_HALF, "big")
-        return f"{signed}.{_encoded(signature)}", now + seconds
+        return jose.signed(self._key, claims), now + seconds
 
     def read(self, token: str) -> Claims | None:
         """What a token says; None when it is not ours, not for this server, not yet or no more valid."""
-        signed, _, signature = token.rpartition(".")
-        header, dot, payload = signed.partition(".")
-        # One header is ever written, so another algorithm or key is another header.
-        if len(token) > _LONGEST or not dot or header != self._header or not self._is_signed(signed, signature):
-            return None
         try:
-            found = msgspec.json.decode(_decoded(payload), type=_Payload)
-        except (ValueError, msgspec.MsgspecError):
+            found = msgspec.convert(jose.claims(token, self._public), type=_Payload)
+        except msgspec.ValidationError:
             return None
         now = self._clock.now()
         if found.iss != ISSUER or AUDIENCE not in found.aud or not found.nbf - _LEEWAY_SECONDS <= now < found.exp:
             return None
         named = found.account.serviceaccount
         return Claims(Account(found.account.namespace, named.name, named.uid), found.exp, found.jti)
-
-    def _is_signed(self, signed: str, signature: str) -> bool:
-        try:
-            raw = _decoded(signature)
-            if len(raw) != 2 * _HALF:
-                return False
-            numbers = int.from_bytes(raw[:_HALF], "big"), int.from_bytes(raw[_HALF:], "big")
-            encoded = utils.encode_dss_signature(*numbers)
-            self._key.public_key().verify(encoded, signed.encode(), ec.ECDSA(hashes.SHA256()))
-        except (ValueError, InvalidSignature):
-            return False
-        return True
 
 
 def made() -> ec.EllipticCurvePrivateKey:
@@ -157,18 +128,3 @@ def _unusable(path: Path, error: Exception) -> UserError:
     return UserError(
         f"the key {path} cannot be used: {error}; remove it to have a new one made (tokens of ServiceAccounts end then)"
     )
-
-
-def _part(value: dict[str, Any]) -> str:
-    return _encoded(msgspec.json.encode(value))
-
-
-def _encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, UnicodeError) as error:
-        raise ValueError("not base64url") from error

@@ -187,7 +187,8 @@ class MemoryDriver:
         self._settle()
 
     def report(self, name: str, report: Report | StreamReport) -> None:
-        """A member of a task, or a replica of a stream, replaces its report; what that says about the latter happens.
+        """A member of a task, or a replica, replaces its report; what that says about one of a stream happens. Others
+        report only what came of comparing copies of requests.
 
         One that tells that it is ready is so, one that tells a failure ends, unless it is leaving anyway.
         """
@@ -294,8 +295,12 @@ class MemoryDriver:
         self._hints.add(member.unit.owner)
 
     def _reported(self, member: _Replica, report: Report) -> None:
-        if member.unit.work.stream is None or (report.stream is None and report.failure is None):
-            raise ValueError(f"replica {member.name}: replicas of streams report stream or failure, others none here")
+        follows = member.unit.work.stream is not None
+        compares = report.serve is not None and report.serve.shadow is not None
+        if not (report.stream or report.failure if follows else compares and member.state is ReplicaState.READY):
+            raise ValueError(
+                f"replica {member.name}: replicas of streams report stream or failure, others that are ready shadow"
+            )
         if report != member.report:
             member.report = report
             self._hints.add(member.unit.owner)

@@ -6,7 +6,7 @@ time; failures are tried again with growing pauses, per object.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,14 @@ from modelyard.api.stream import ModelStream
 from modelyard.base.clock import Clock
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, RetryLater
+from modelyard.control.engine.grants import Grants
+from modelyard.control.engine.looks import Looks
 from modelyard.control.engine.objects import Objects
 from modelyard.control.engine.ports import Driver, Gateway
 from modelyard.control.engine.publisher import Publisher
 from modelyard.control.engine.writer import Writer
-from modelyard.control.ir.access import OPEN
-from modelyard.control.ir.observed import Observed
+from modelyard.control.ir.observed import Observed, ObservedRoute
+from modelyard.control.ir.platform import Platform
 from modelyard.control.ir.values import Key
 from modelyard.control.kube.queue import WorkQueue
 from modelyard.control.kube.reflector import Reflector
@@ -34,16 +36,9 @@ from modelyard.control.plan import access_policy, job, revision, runtimes, servi
 from modelyard.control.plan import model as models
 from modelyard.control.plan.diff import diff
 from modelyard.control.plan.happenings import happenings
+from modelyard.control.plan.platform import Standing
 from modelyard.control.plan.unable import leave_alone
-from modelyard.control.plan.views import (
-    Event,
-    GoingStreamView,
-    JobView,
-    ModelView,
-    Outcome,
-    ServiceView,
-    StreamView,
-)
+from modelyard.control.plan.views import Event, ModelView, Outcome
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -51,6 +46,8 @@ _WORKERS = 8
 _NUMBERS_SECONDS = 2.0
 """Numbers that change all the time are written to a status as often as that."""
 _MOMENT = 0.001
+_SHORTEST_REST_SECONDS = 0.05
+"""Between two times that all grants are turned round; longer when that took longer."""
 
 
 @dataclass(slots=True)
@@ -63,23 +60,29 @@ class Counters:
 
 
 class Engine:
-    """Runs until cancelled. `gateway_url` is what statuses tell callers."""
+    """Runs until cancelled. `gateway_url` is what statuses tell callers; it may change with what `stand` is told.
+
+    rules: reflectors of roles, bindings and ServiceAccounts by kind. No route is published before they were read and
+    `stand` was called.
+    """
 
     def __init__(  # noqa: PLR0913  the composition root hands every part over by name
         self,
         *,
-        objects: dict[str, Reflector],
+        objects: Mapping[str, Reflector],
+        rules: Mapping[str, Reflector],
         revisions: Reflector,
         writer: Writer,
         driver: Driver,
         gateway: Gateway,
         queue: WorkQueue[Key],
         clock: Clock,
-        gateway_url: str,
+        gateway_url: Callable[[], str],
     ) -> None:
         self.counters = Counters()
         self._objects = Objects()
         self._reflectors = objects
+        self._rules = rules
         self._revisions = revisions
         self._writer = writer
         self._driver = driver
@@ -87,8 +90,19 @@ class Engine:
         self._queue = queue
         self._clock = clock
         self._gateway_url = gateway_url
-        self._publisher = Publisher(driver, gateway)
+        self._grants = Grants()
+        self._publisher = Publisher(driver, gateway, self._grants.access)
+        self._looks = Looks(
+            objects=self._objects,
+            grants=self._grants,
+            publisher=self._publisher,
+            driver=driver,
+            gateway=gateway,
+            gateway_url=gateway_url,
+        )
         self._unseen: set[Key] | None = None
+        self._platform: Platform | None = None
+        self._looked: dict[Key, ObservedRoute] = {}
         self._before: dict[Key, Observed] = {}
         self._written: dict[Key, float] = {}
 
@@ -97,17 +111,66 @@ class Engine:
         for kind, reflector in self._reflectors.items():
             reflector.add_handler(self._object_handler(kind))
         self._revisions.add_handler(self._revision_handler)
+        self._grants.follow(self._rules)
+        reflectors = (*self._reflectors.values(), *self._rules.values(), self._revisions)
         async with asyncio.TaskGroup() as group:
-            for reflector in (*self._reflectors.values(), self._revisions):
+            for reflector in reflectors:
                 group.create_task(reflector.run())
-            group.create_task(self._look_again(self._driver.hints(), endpoints_changed=True))
-            group.create_task(self._look_again(self._gateway.hints(), endpoints_changed=False))
+            group.create_task(self._look_again())
+            group.create_task(self._look_at_routes_again())
             group.create_task(self._publisher.run())
-            for reflector in (*self._reflectors.values(), self._revisions):
+            for reflector in reflectors:
                 await reflector.synced.wait()
+            group.create_task(self._keep_grants())
             self._first_pass()
             for _ in range(_WORKERS):
                 group.create_task(self._work())
+
+    def stand(self, standing: Standing) -> None:
+        """Make this what holds for the platform, and return. Before the first call nobody may call anything."""
+        self._grants.stand(standing)
+        self._configure()
+
+    def _configure(self) -> None:
+        platform = self._grants.platform
+        if platform is not None and platform != self._platform:
+            before = self._gateway_url()
+            self._platform = platform
+            self._gateway.configure(platform)
+            if self._gateway_url() != before:
+                keys = self._objects.keys()
+                for key in keys:
+                    self._queue.add(key)
+
+    async def _keep_grants(self) -> None:
+        """All services at once, without looking at each: that would take a hundred times as long."""
+        stood: Standing | None = None
+        while True:
+            await self._grants.changed.wait()
+            self._grants.changed.clear()
+            began = self._clock.monotonic()
+            self._configure()
+            if self._grants.are_stale:
+                anywhere, stood = self._grants.standing != stood, self._grants.standing
+                await self._regrant(anywhere=anywhere)
+            await self._clock.sleep(max(_SHORTEST_REST_SECONDS, 2 * (self._clock.monotonic() - began)))
+
+    async def _regrant(self, *, anywhere: bool) -> None:
+        """anywhere: all AccessPolicies may have something else to say, and not only those about what has changed."""
+        concerned: set[tuple[str, str]] | None = None
+        try:
+            concerned = self._grants.renew()
+        except Exception:
+            log.exception("nobody may call anything: a defect of Modelyard; tried again with the next change")
+        changed = await self._publisher.regrant(None if concerned is None else self._objects.meant(concerned))
+        self._open_when_known()
+        for key in self._objects.policies(None if anywhere else {each.namespace for each in changed}):
+            self._queue.add(key)
+
+    def _open_when_known(self) -> None:
+        """Every object was looked at, and who may call it is known."""
+        if self._unseen is not None and not self._unseen and self._grants.are_known:
+            self._publisher.open()
 
     def _first_pass(self) -> None:
         """Everything declared, and owners of what runs although its object is gone."""
@@ -116,8 +179,7 @@ class Engine:
         self._unseen = {*self._objects.keys(), *running}
         for key in sorted(self._unseen):
             self._queue.add(key)
-        if not self._unseen:
-            self._publisher.open()
+        self._open_when_known()
 
     async def _work(self) -> None:
         while True:
@@ -161,6 +223,7 @@ class Engine:
             self._saw(key)
             await self._confess(key, observed, error)
             raise
+        self._look(key)
         self._publisher.offer(key, outcome.desired.routes)
         self._saw(key)
         # What is refused must not keep the rest from being done, nor the status from being written.
@@ -210,7 +273,7 @@ class Engine:
 
     def _decide(self, key: Key, observed: Observed) -> Outcome:
         if key.kind == stream.KIND and self._objects.going(key):
-            return stream_clean.desire(self._going_stream_view(key, observed), self._clock.now())
+            return stream_clean.desire(self._looks.going(key, observed), self._clock.now())
         if key in self._objects.unreadable:
             return self._unable(key, observed, Reason.INVALID, self._objects.unreadable[key])
         return self._plan(key, None if self._objects.going(key) else self._objects.declared.get(key), observed)
@@ -226,59 +289,15 @@ class Engine:
                 runtimes_here = self._objects.runtimes(key.namespace)
                 return models.desire(ModelView(model=thing, runtimes=runtimes_here, observed=observed), now)
             case ModelService():
-                return service.desire(self._service_view(key, thing, observed), now)
+                return service.desire(self._looks.service(key, thing, observed), now)
             case ModelJob():
-                return job.desire(self._job_view(key, thing, observed), now)
+                return job.desire(self._looks.job(key, thing, observed), now)
             case ModelStream():
-                return stream.desire(self._stream_view(key, thing, observed), now)
+                return stream.desire(self._looks.stream(key, thing, observed), now)
             case AccessPolicy():
-                return access_policy.desire(thing, now)
+                return access_policy.desire(self._looks.policy(thing), now)
             case _:
                 return service.desire_deleted(observed, self._gateway.observe(key))
-
-    def _service_view(self, key: Key, thing: ModelService, observed: Observed) -> ServiceView:
-        return ServiceView(
-            service=thing,
-            models=self._objects.models_for(thing),
-            runtimes=self._objects.runtimes(key.namespace),
-            revisions=self._objects.revisions(key),
-            observed=observed,
-            route=self._gateway.observe(key),
-            in_transit=self._publisher.in_transit(key),
-            capabilities=self._driver.capabilities,
-            gateway_url=self._gateway_url,
-            access=OPEN,
-        )
-
-    def _job_view(self, key: Key, thing: ModelJob, observed: Observed) -> JobView:
-        return JobView(
-            job=thing,
-            models=self._objects.models_for(thing),
-            runtimes=self._objects.runtimes(key.namespace),
-            revision=self._objects.job_revision(key),
-            observed=observed,
-            capabilities=self._driver.capabilities,
-        )
-
-    def _stream_view(self, key: Key, thing: ModelStream, observed: Observed) -> StreamView:
-        return StreamView(
-            stream=thing,
-            models=self._objects.models_for(thing),
-            runtimes=self._objects.runtimes(key.namespace),
-            revisions=self._objects.revisions(key),
-            observed=observed,
-            capabilities=self._driver.capabilities,
-        )
-
-    def _going_stream_view(self, key: Key, observed: Observed) -> GoingStreamView:
-        thing = self._objects.declared.get(key)
-        return GoingStreamView(
-            key=key,
-            stored=self._objects.raw[key],
-            stream=thing if isinstance(thing, ModelStream) else None,
-            revisions=self._objects.revisions(key),
-            observed=observed,
-        )
 
     def _unable(self, key: Key, observed: Observed, reason: Reason, message: str) -> Outcome:
         raw, route = self._objects.raw[key], self._gateway.observe(key)
@@ -287,8 +306,7 @@ class Engine:
     def _saw(self, key: Key) -> None:
         if self._unseen:
             self._unseen.discard(key)
-            if not self._unseen:
-                self._publisher.open()
+            self._open_when_known()
 
     def _tell(self, owner: Object, events: Iterable[Event]) -> None:
         for event in events:
@@ -301,23 +319,45 @@ class Engine:
         else:
             self._before.pop(key, None)
 
-    async def _look_again(self, hints: AsyncIterator[Key], *, endpoints_changed: bool) -> None:
-        async for key in hints:
-            if endpoints_changed and key.kind == revision.KIND:  # nobody else answers requests
-                self._publisher.look_again()
+    async def _look_again(self) -> None:
+        async for key in self._driver.hints():
+            if key.kind == revision.KIND:  # nobody else answers requests
+                self._publisher.look_again(key)
             self._queue.add(key)
+
+    async def _look_at_routes_again(self) -> None:
+        """Only where more than the access has changed: ten thousand services may get another one at once."""
+        async for key in self._gateway.hints():
+            if key not in self._looked or self._looked[key] != _without_access(self._gateway.observe(key)):
+                self._queue.add(key)
+
+    def _look(self, key: Key) -> None:
+        """Remember what is in force while nothing else may come to be."""
+        seen = self._gateway.observe(key)
+        if seen.acknowledged is not None and all(each == seen.acknowledged for each in self._publisher.in_transit(key)):
+            self._looked[key] = _without_access(seen)
+        else:
+            self._looked.pop(key, None)
 
     def _object_handler(self, kind: str) -> Any:
         def handle(key: tuple[str, str], _old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
             body = None if new is None else {"apiVersion": API_VERSION, "kind": kind, **new}
             for concerned in self._objects.put(kind, *key, body):
                 self._queue.add(concerned)
+            if kind == AccessPolicy.__name__:
+                at = Key(kind=kind, namespace=key[0], name=key[1])
+                thing = self._objects.declared.get(at)
+                self._grants.put_policy(at, thing if isinstance(thing, AccessPolicy) else None, body)
 
         return handle
 
     def _revision_handler(self, key: tuple[str, str], _old: Any, new: dict[str, Any] | None) -> None:
         for owner in self._objects.put_revision(*key, new):
             self._queue.add(owner)
+
+
+def _without_access(seen: ObservedRoute) -> ObservedRoute:
+    return ObservedRoute(acknowledged=seen.acknowledged and seen.acknowledged.for_anybody, rejected=seen.rejected)
 
 
 async def _refusal(work: Awaitable[None]) -> list[ModelyardError]:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from typing import Any
 
 from modelyard.api import load
+from modelyard.api.access import AccessPolicy
 from modelyard.api.job import ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 Object = dict[str, Any]
 _Place = tuple[str, str]
 """Namespace and name."""
+_SERVICE, _POLICY = ModelService.__name__, AccessPolicy.__name__
 User = ModelService | ModelJob | ModelStream
 """Kinds that refer to Models."""
 
@@ -34,6 +36,7 @@ class Objects:
         self.raw: dict[Key, Object] = {}
         self.declared: dict[Key, load.Declared] = {}
         self.unreadable: dict[Key, str] = {}
+        self._here: dict[tuple[str, str], set[Key]] = defaultdict(set)
         self._runtimes: dict[str, dict[str, Runtime]] = defaultdict(dict)
         self._users: dict[_Place, set[Key]] = defaultdict(set)
         self._owned: dict[str, set[Key]] = defaultdict(set)
@@ -45,9 +48,12 @@ class Objects:
         """Take over one object (None: it is gone). Returns the keys that must be looked at again."""
         key = Key(kind=kind, namespace=namespace, name=name)
         concerned = self._concerned(key)
+        if kind == _SERVICE and (key in self.raw) != (body is not None):
+            concerned |= self._here.get((_POLICY, namespace), set())  # they count their services
         self._forget(key)
         if body is not None:
             self.raw[key] = body
+            self._here[kind, namespace].add(key)
             try:
                 self.declared[key] = load.decode(body)
             except UserError as error:
@@ -89,6 +95,22 @@ class Objects:
         kept = self._runtimes.get(namespace, {})
         return tuple(kept[name] for name in sorted(kept))
 
+    def services(self, namespace: str) -> tuple[Key, ...]:
+        """The ModelServices of a namespace, those included that cannot be read; by name."""
+        return tuple(sorted(self._here.get((_SERVICE, namespace), ())))
+
+    def meant(self, places: set[_Place]) -> set[Key]:
+        """The ModelServices of these namespaces and names; a name "" means all of a namespace."""
+        named = {Key(kind=_SERVICE, namespace=namespace, name=name) for namespace, name in places if name}
+        return named.union(*(self._here.get((_SERVICE, namespace), ()) for namespace, name in places if not name))
+
+    def policies(self, namespaces: set[str] | None) -> list[Key]:
+        """The AccessPolicies of these namespaces; None: of all."""
+        found = (keys for (kind, at), keys in self._here.items() if kind == _POLICY)
+        if namespaces is not None:
+            found = (self._here.get((_POLICY, at), set()) for at in sorted(namespaces))
+        return [key for keys in found for key in sorted(keys)]
+
     def models_for(self, user: User) -> tuple[Model, ...]:
         """The Models that an object names, owns or makes, by name."""
         keys = set(self._owned.get(user.metadata.uid, ()))
@@ -122,6 +144,7 @@ class Objects:
 
     def _forget(self, key: Key) -> None:
         self.raw.pop(key, None)
+        _discard(self._here, (key.kind, key.namespace), key)
         self.unreadable.pop(key, None)
         thing = self.declared.pop(key, None)
         if isinstance(thing, Runtime):

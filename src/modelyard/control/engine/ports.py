@@ -3,12 +3,12 @@
 Each has real implementations and a shipped memory twin that passes the same suite in `modelyard.testing`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Protocol
 
 from modelyard.control.ir.actions import Action
-from modelyard.control.ir.observed import Capabilities, Observed, ObservedRoute
-from modelyard.control.ir.platform import Platform
+from modelyard.control.ir.observed import Capabilities, Load, Observed, ObservedRoute
+from modelyard.control.ir.platform import KeySource, Platform
 from modelyard.control.ir.route import Endpoints, Route
 from modelyard.control.ir.values import Key
 
@@ -54,6 +54,26 @@ class Gateway(Protocol):
         """What is in force for an owner's route. Never blocks."""
         ...
 
+    def load(self) -> Mapping[str, Load]:
+        """What units have to do, by their names; of those that were called. Never blocks, and is seconds old."""
+        ...
+
     def hints(self) -> AsyncIterator[Key]:
         """Owners whose route was acknowledged or rejected. Coalesced; one consumer."""
+        ...
+
+
+class Keys(Protocol):
+    """Fetches the keys of issuers, again and again."""
+
+    def want(self, sources: tuple[KeySource, ...]) -> None:
+        """Exactly these from now on."""
+        ...
+
+    def known(self) -> dict[str, str]:
+        """JSON Web Key Sets by the issuers' names, of those whose keys are known."""
+        ...
+
+    def problems(self) -> dict[str, str]:
+        """What is wrong with an issuer, by name, in a sentence; those in order are left out."""
         ...

@@ -2,15 +2,21 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
+from itertools import chain
+
+import msgspec
 
 from modelyard.base.errors import ModelyardError
 from modelyard.control.engine.ports import Driver, Gateway
+from modelyard.control.ir.access import Access
 from modelyard.control.ir.route import Endpoints, Route
 from modelyard.control.ir.values import Key
 from modelyard.control.plan.diff import endpoints
 
 log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
+_AT_ONE_GO = 500
 
 
 class Publisher:
@@ -18,14 +24,18 @@ class Publisher:
 
     Nothing is published before `open` was called: a control plane that has not yet looked at every object must not take
     routes away from a gateway that still serves them.
+    access: who may call an owner's routes now. Whatever a route that is offered says, that holds.
     """
 
-    def __init__(self, driver: Driver, gateway: Gateway) -> None:
+    def __init__(self, driver: Driver, gateway: Gateway, access: Callable[[Key], Access]) -> None:
+        self._access = access
         self._driver = driver
         self._gateway = gateway
         self._routes: dict[Key, tuple[Route, ...]] = {}
         self._told: dict[Key, tuple[Route, ...]] = {}
         self._unsettled: dict[Key, tuple[Route, ...]] = {}
+        self._endpoints: dict[Key, tuple[Endpoints, ...]] = {}
+        self._stale: set[Key] = set()
         self._opened = asyncio.Event()
         self._changed = asyncio.Event()
         self._last: tuple[tuple[Route, ...], tuple[Endpoints, ...]] | None = None
@@ -33,6 +43,9 @@ class Publisher:
     def offer(self, owner: Key, routes: tuple[Route, ...]) -> None:
         """Replace an owner's routes."""
         if routes:
+            routes = _granted(routes, self._access(owner))
+            # Who gets to see all routes must find those that did not change to be the same objects.
+            routes = self._routes[owner] if self._routes.get(owner) == routes else routes
             self._routes[owner] = routes
             former = self._unsettled.get(owner, ())
             self._unsettled[owner] = (*(each for each in former if each not in routes), *routes)
@@ -41,10 +54,10 @@ class Publisher:
         else:
             self._routes.pop(owner, None)
             self._unsettled.pop(owner, None)
-        self._changed.set()
+        self.look_again(owner)
 
-    def in_transit(self, owner: Key) -> tuple[str, ...]:
-        """Units of all routes that may be in force by now, the latest last.
+    def in_transit(self, owner: Key) -> tuple[Route, ...]:
+        """All routes that may be in force by now, the latest last.
 
         What was offered counts from then on, and until a later offer is known to be in force, or refused: the gateway
         may acknowledge a route at any moment after it was told.
@@ -53,7 +66,7 @@ class Publisher:
         answered = bool(seen.rejected) or (seen.acknowledged is not None and (seen.acknowledged,) == offered)
         if answered and offered == self._told.get(owner):
             self._unsettled[owner] = offered
-        return tuple(each.unit for route in self._unsettled.get(owner, ()) for each in route.backends)
+        return self._unsettled.get(owner, ())
 
     def hold(self, owner: Key) -> None:
         """Nobody can tell what an owner's routes should be: those last offered stay, else those in force."""
@@ -61,14 +74,47 @@ class Publisher:
             acknowledged = self._gateway.observe(owner).acknowledged
             self.offer(owner, (acknowledged,) if acknowledged else ())
 
-    def look_again(self) -> None:
-        """Endpoints may have changed."""
+    async def regrant(self, owners: Iterable[Key] | None = None) -> set[Key]:
+        """Give routes the access that holds now, and publish them together. -> owners for whom it has changed.
+
+        owners: whose access may have changed; None: anybody's.
+        """
+        changed: dict[Key, Access] = {}
+        for count, owner in enumerate(tuple(self._routes) if owners is None else owners):
+            if count % _AT_ONE_GO == 0:
+                await asyncio.sleep(0)
+            access = self._access(owner)
+            if any(each.access != access for each in self._routes.get(owner, ())):
+                changed[owner] = access
+        for owner, access in changed.items():
+            self._routes[owner] = _granted(self._routes[owner], access)
+            # Which of those were in force with which access does not matter: they stand for the units that they name.
+            self._unsettled[owner] = tuple(dict.fromkeys(_granted(self._unsettled.get(owner, ()), access)))
+        if changed:
+            self._changed.set()
+        return set(changed)
+
+    def look_again(self, owner: Key) -> None:
+        """Its endpoints may have changed."""
+        self._stale.add(owner)
         self._changed.set()
 
     def open(self) -> None:
         """Every object has been looked at once: from now on what is offered is everything."""
+        for each in self._driver.observe().units:
+            self._stale.add(each.unit.owner)
         self._opened.set()
         self._changed.set()
+
+    def _refresh(self) -> None:
+        """Look at the endpoints of those about whom something may have changed."""
+        while self._stale:
+            owner = self._stale.pop()
+            found = endpoints(self._driver.observe(owner))
+            if not found:
+                self._endpoints.pop(owner, None)
+            elif found != self._endpoints.get(owner):
+                self._endpoints[owner] = found
 
     async def run(self) -> None:
         """Publish until cancelled. Changes that come together are published together."""
@@ -76,8 +122,11 @@ class Publisher:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            routes = tuple(route for owner in sorted(self._routes) for route in self._routes[owner])
-            goal = (routes, endpoints(self._driver.observe()))
+            self._refresh()
+            goal = (
+                tuple(chain.from_iterable(self._routes.values())),
+                tuple(chain.from_iterable(self._endpoints.values())),
+            )
             if goal == self._last:
                 continue
             try:
@@ -92,3 +141,8 @@ class Publisher:
                 continue
             await asyncio.sleep(_PAUSE_SECONDS)
             self._changed.set()
+
+
+def _granted(routes: tuple[Route, ...], access: Access) -> tuple[Route, ...]:
+    """The routes with this access; the same objects where they have it."""
+    return tuple(each if each.access == access else msgspec.structs.replace(each, access=access) for each in routes)

@@ -30,7 +30,9 @@ class Ads:
     def __init__(self, socket: Path, answered: Callable[[str, Collection[str] | None], None]) -> None:
         self._socket = socket
         self._answered = answered
-        self._table = Table(TYPES, _renewed)
+        # Envoy 1.40 acknowledges a filter that it has just refused, when it comes again, and does not use it.
+        self._table = Table(TYPES, _renewed, apart=(xds.EXTENSION,))
+        self._table.is_whole = False
         self._exchange: Exchange | None = None
         self._wake = asyncio.Event()
 
@@ -43,6 +45,13 @@ class Ads:
         """Forget a resource."""
         if self._table.remove(kind, name):
             self._touched(kind, name)
+
+    def complete(self) -> None:
+        """Everything that is wanted was put: what Envoy has beyond it, from an earlier control plane, is to go."""
+        self._table.is_whole = True
+        if self._exchange is not None:
+            self._exchange.touch_surplus()
+            self._wake.set()
 
     def holds(self, kind: str, name: str) -> bool:
         """Whether Envoy acknowledged what the table holds under that name, be it nothing."""

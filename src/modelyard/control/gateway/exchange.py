@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from modelyard.base import ids
 from modelyard.control.gateway import descriptors
+from modelyard.control.gateway.utterances import without_dumps
 
 _TYPE = "type.googleapis.com/"
 _MOST_UNANSWERED = 32  # responses; what changes meanwhile waits, once, in `dirty`
@@ -26,12 +27,19 @@ class Table:
     """Resources by type and name. Types are sent in their order: what is named goes before who names it.
 
     alone: what must be sent alone, by type and name: a client refuses a response whole, so one of several refused ones
-    is to blame. renewed: gives a body of a type other bytes of the same meaning, where a client needs that.
+    is to blame. renewed: gives a body of a type other bytes of the same meaning, where a client needs that. apart:
+    types of which each resource is always sent alone. is_whole: what is not here is not wanted; before, a client that
+    comes with more keeps it: an earlier control plane told it that, and this one is still finding out what is wanted.
     """
 
-    def __init__(self, types: tuple[str, ...], renewed: Callable[[str, bytes, int], bytes]) -> None:
+    def __init__(
+        self, types: tuple[str, ...], renewed: Callable[[str, bytes, int], bytes], apart: Collection[str] = ()
+    ) -> None:
         self.by_type: dict[str, dict[str, Resource]] = {each: {} for each in types}
         self.alone: set[tuple[str, str]] = set()
+        self.is_whole = True
+        self._removed: set[tuple[str, str]] = set()
+        self._apart = apart
         self._renewed = renewed
         self._renewals = 0
         self._bodies: dict[tuple[str, str], bytes] = {}
@@ -41,14 +49,25 @@ class Table:
         if self._bodies.get((kind, name)) == body:
             return False
         self._bodies[kind, name] = body
+        self._removed.discard((kind, name))
         self.by_type[kind][name] = Resource(ids.short_hash(body, 16), body)
         return True
 
     def remove(self, kind: str, name: str) -> bool:
         """Whether that changed anything."""
         self.alone.discard((kind, name))
+        if not self.is_whole:
+            self._removed.add((kind, name))
         self._bodies.pop((kind, name), None)
         return self.by_type[kind].pop(name, None) is not None
+
+    def lacks(self, kind: str, name: str) -> bool:
+        """Whether it is known that there is to be nothing under a name."""
+        return name not in self.by_type[kind] and (self.is_whole or (kind, name) in self._removed)
+
+    def goes_alone(self, kind: str, name: str) -> bool:
+        """Whether nothing else may be in its response."""
+        return kind in self._apart or (kind, name) in self.alone
 
     def suspect(self, kind: str, name: str) -> None:
         """It was refused together with others: from now on it is sent alone, until it is acknowledged."""
@@ -104,15 +123,19 @@ class Exchange:
         if subscription is not None:
             subscription.dirty[name] = None
 
+    def touch_surplus(self) -> None:
+        """The table became whole: what a client has beyond it is to go."""
+        for kind, subscription in self._subscriptions.items():
+            known = self._table.by_type[kind]
+            subscription.dirty.update(dict.fromkeys(each for each in subscription.has if each not in known))
+
     def holds(self, kind: str, name: str) -> bool:
         """Whether the client acknowledged what the table has under that name; of nothing: that it has nothing."""
         subscription = self._subscriptions.get(kind)
-        if subscription is None:
-            return False
+        if subscription is None or name in subscription.flying:
+            return False  # what is on its way to the client may be something else, such as a removal
         resource = self._table.by_type[kind].get(name)
-        if resource is None:
-            return name not in subscription.has and name not in subscription.flying
-        return subscription.has.get(name) == resource.version
+        return subscription.has.get(name) == (resource.version if resource else None)
 
     def refusal(self, kind: str, name: str) -> str:
         """Why the client does not take the table's version, or ""."""
@@ -132,7 +155,7 @@ class Exchange:
         subscription = self._subscriptions.setdefault(kind, _Subscription())
         names = subscription.unanswered.pop(request.response_nonce, None)
         if names is not None:
-            refused = request.error_detail.message if request.HasField("error_detail") else None
+            refused = without_dumps(request.error_detail.message) if request.HasField("error_detail") else None
             self._answered(kind, subscription, names, refused)
         if first:
             subscription.has.update(request.initial_resource_versions)
@@ -206,7 +229,7 @@ class Exchange:
             differs, version = self._difference(kind, subscription, name)
             if not differs:
                 continue
-            if version is not None and (kind, name) in self._table.alone:
+            if version is not None and self._table.goes_alone(kind, name):
                 subscription.single[name] = None
                 continue
             subscription.single.pop(name, None)
@@ -217,7 +240,7 @@ class Exchange:
         """Whether the client must be told, and which version (None: it is gone)."""
         resource = self._table.by_type[kind].get(name)
         if resource is None:
-            return name in subscription.has, None
+            return self._table.lacks(kind, name) and name in subscription.has, None
         wanted = subscription.wants(name) and subscription.has.get(name) != resource.version
         return wanted and not self.refusal(kind, name), resource.version
 

@@ -1,13 +1,22 @@
 """The gateway's memory twin: the same contract without a proxy, for tests of everything that publishes routes."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
 
 from modelyard.control.gateway.claims import contested
 from modelyard.control.gateway.hints import Hints
-from modelyard.control.ir.observed import ObservedRoute
+from modelyard.control.gateway.narrowing import CLOSED, is_closed, meanwhile
+from modelyard.control.ir.access import Access
+from modelyard.control.ir.admission import admits
+from modelyard.control.ir.observed import Load, ObservedRoute
 from modelyard.control.ir.platform import Platform
 from modelyard.control.ir.route import Endpoints, Route
 from modelyard.control.ir.values import Key
+
+_NO_CLAIMS: Mapping[str, Any] = {}
 
 
 def weightless(route: Route) -> str:
@@ -31,6 +40,7 @@ class MemoryGateway:
         self._observed: dict[Key, ObservedRoute] = {}
         self._hints = Hints()
         self._platform = Platform()
+        self._load: dict[str, Load] = {}
 
     def configure(self, platform: Platform) -> None:
         """See `Gateway.configure`."""
@@ -60,44 +70,70 @@ class MemoryGateway:
                 self._hints.add(owner)
             if now == ObservedRoute():
                 self._observed.pop(owner, None)
-        used = self._in_force() | {each.unit for route in self._goal.values() for each in route.backends}
+        used = self._in_force() | {unit for route in self._goal.values() for unit in route.units}
         self._endpoints = {unit: found for unit, found in self._endpoints.items() if unit in used}
 
     def observe(self, owner: Key) -> ObservedRoute:
         """See `Gateway.observe`."""
         return self._observed.get(owner, ObservedRoute())
 
+    def load(self) -> Mapping[str, Load]:
+        """See `Gateway.load`: requests are those of `ask`."""
+        return MappingProxyType(self._load)
+
     def hints(self) -> AsyncIterator[Key]:
         """See `Gateway.hints`."""
         return self._hints.drain()
 
-    def ask(self, public_id: str) -> tuple[int, str]:
-        """What one request meets: (200, a unit), (404, "") or (503, why). Of several units, the heaviest."""
+    def ask(self, public_id: str, issuer: str = "", claims: Mapping[str, Any] = _NO_CLAIMS) -> tuple[int, str]:
+        """What one request meets: (200, a unit), (401, ""), (403, ""), (404, "") or (503, why).
+
+        Of several units, the heaviest. issuer, claims: of the caller's token; that of no issuer is none. Requests are
+        not counted, so that nobody meets a limit.
+        """
         route = next((each for each in self._acknowledged() if public_id in each.ids), None)
+        believed = issuer if any(each.name == issuer and each.keys for each in self._platform.issuers) else ""
+        access = route.access if route else Access(authentication=self._platform.authentication)
+        if not believed and not self._platform.anonymous:
+            return 401, ""
+        if not admits(access, believed, claims):
+            return (403 if believed else 401), ""
         if route is None:
             return 404, ""
         if not route.backends:
             return 503, route.unavailable
         unit = max(route.backends, key=lambda each: each.weight).unit
-        return (200, unit) if self._endpoints[unit] else (503, f"no replica of {unit} is ready")
+        answers = bool(self._endpoints[unit])
+        self._count(unit, answers=answers)
+        return (200, unit) if answers else (503, f"no replica of {unit} is ready")
+
+    def _count(self, unit: str, *, answers: bool) -> None:
+        before = self._load.get(unit, Load(unit=unit))
+        if answers:
+            self._load[unit] = msgspec.structs.replace(before, answered=before.answered + 1, p50_seconds=0.0)
+        else:
+            self._load[unit] = msgspec.structs.replace(before, failed=before.failed + 1)
 
     def _next(self, owner: Key) -> ObservedRoute:
         """Make before break: a route whose units have no known endpoints yet leaves the old one in force."""
         before, goal = self.observe(owner), self._goal.get(owner)
         if goal is None:
             return ObservedRoute()
-        why = self._contested.get(owner) or self._refuses(goal)
-        if why:
-            return ObservedRoute(acknowledged=before.acknowledged, rejected=why)
-        if all(each.unit in self._endpoints for each in goal.backends):
+        refused = self._refuses(goal)
+        why = self._contested.get(owner) or refused
+        if not why and all(unit in self._endpoints for unit in goal.units):
             return ObservedRoute(acknowledged=goal)
-        return ObservedRoute(acknowledged=before.acknowledged)
+        choices = meanwhile(before.acknowledged, goal, refused=bool(refused))
+        kept = next((each for each in choices if not self._refuses(each)), None)
+        if why and is_closed(kept, goal):
+            why += f"; {CLOSED}"
+        return ObservedRoute(acknowledged=kept, rejected=why)
 
     def _acknowledged(self) -> list[Route]:
         return [each.acknowledged for each in self._observed.values() if each.acknowledged]
 
     def _in_force(self) -> set[str]:
-        return {each.unit for route in self._acknowledged() for each in route.backends}
+        return {unit for route in self._acknowledged() for unit in route.units}
 
 
 def _total(route: Route) -> int:

@@ -8,28 +8,51 @@ import resource
 from collections import deque
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelyard.base import launch
 from modelyard.base.errors import RetryLater, UserError
-from modelyard.control.render import xds
+from modelyard.control.gateway.utterances import Lines
+from modelyard.control.render import xds, xds_access, xds_stats
 
 _TYPE = "type.googleapis.com/"
 _MOST_FILES = 65_536
 _MOST_CONNECTIONS = 4096
 _LARGEST_LOG_BYTES = 2 * 2**20
 _ADMIN_SECONDS = 5.0
+_LEAST_HEAP_BYTES = 512 * 2**20
+_LISTENER_LIMITS = "envoy.resource_limits.listener"
+_HEAP = "envoy.resource_monitors.fixed_heap"
+_GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_FLUSH_MILLISECONDS = 500  # the access log's lines are not much older
+
+
+class Limits(NamedTuple):
+    """What callers may take.
+
+    connections: at one time, further ones are closed; public_connections: of those, by the public listener. heap_bytes:
+    of Envoy's memory; with nearly all of it taken, requests are refused.
+    """
+
+    connections: int
+    public_connections: int
+    heap_bytes: int
 
 
 class EnvoyProcess:
-    """run_folder: sockets and the bootstrap, private and short (a socket's path has at most 107 bytes)."""
+    """run_folder: sockets and the bootstrap, private and short (a socket's path has at most 107 bytes).
 
-    def __init__(self, run_folder: Path, log_folder: Path) -> None:
+    exposed: other machines reach the public listener.
+    """
+
+    def __init__(self, run_folder: Path, log_folder: Path, *, exposed: bool = False) -> None:
         self.ads_socket = run_folder / "ads.sock"
+        self._exposed = exposed
         self._admin_socket = run_folder / "envoy.sock"
         self._bootstrap = run_folder / "envoy.json"
         self._log = log_folder / "envoy.log"
         self._last_lines: deque[str] = deque(maxlen=5)
+        self._lines = Lines()
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -45,12 +68,20 @@ class EnvoyProcess:
     async def start(self) -> None:
         """Start it. Raises UserError when that is impossible."""
         files = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], _MOST_FILES)
-        self._write_bootstrap(min(_MOST_CONNECTIONS, files // 4))
+        heap = max(_LEAST_HEAP_BYTES, _memory_bytes() // 4)
+        most = min(_MOST_CONNECTIONS, files // 4)
+        # Other machines must not take the connections that this one's own programs need.
+        public = most * 3 // 4 if self._exposed else most
+        self._write_bootstrap(Limits(connections=most, public_connections=public, heap_bytes=heap))
         self._admin_socket.unlink(missing_ok=True)
         self._last_lines.clear()
+        self._lines = Lines()
         argv = [str(_binary()), "-c", str(self._bootstrap), "--concurrency", str(_workers()), "-l", "warning"]
         # Without hot restart there is no shared memory that a second Envoy of the machine could meet.
-        argv += ["--disable-hot-restart", "--log-format", "%Y-%m-%dT%T.%e %l %n %v"]
+        argv += ["--disable-hot-restart", "--log-format", "%Y-%m-%dT%T.%e %l %n %_"]  # one line for each entry
+        argv += ["--file-flush-interval-msec", str(_FLUSH_MILLISECONDS)]
+        # Callers of a listener that changed leave with their next answer, and not at some time.
+        argv += ["--drain-strategy", "immediate"]
         self._process = await asyncio.create_subprocess_exec(
             *launch.command(argv, limits={"nofile": files, "core": 0}),
             stdin=asyncio.subprocess.DEVNULL,
@@ -67,9 +98,14 @@ class EnvoyProcess:
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(BoundedLog(self._log))
             while chunk := await process.stderr.read(65_536):
-                log.write(chunk)
-                self._last_lines += chunk.decode(errors="replace").strip().splitlines()
+                self._keep(log, self._lines.feed(chunk))
+            self._keep(log, self._lines.end())
         return await process.wait()
+
+    def _keep(self, log: "BoundedLog", lines: list[str]) -> None:
+        if lines:
+            log.write("".join(f"{each}\n" for each in lines).encode())
+            self._last_lines += lines
 
     def kill(self) -> None:
         """End it."""
@@ -106,19 +142,18 @@ class EnvoyProcess:
         status = head.split(b" ", 2)
         if len(status) < 2 or status[1] != b"200":
             raise RetryLater(f"Envoy refused {method} {path}")
+        if b"transfer-encoding: chunked" in head.lower():
+            body = _whole(body)
         return body.decode(errors="replace")
 
-    def _write_bootstrap(self, connections: int) -> None:
+    def _write_bootstrap(self, limits: Limits) -> None:
         descriptor = os.open(self._bootstrap, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            json.dump(bootstrap(str(self.ads_socket), str(self._admin_socket), connections), file)
+            json.dump(bootstrap(str(self.ads_socket), str(self._admin_socket), limits), file)
 
 
-def bootstrap(ads_socket: str, admin_socket: str, connections: int) -> dict[str, Any]:
-    """How Envoy starts: where it asks for everything else, and what it may use. No TCP port, not even for its admin.
-
-    connections: of callers at one time; further ones are closed.
-    """
+def bootstrap(ads_socket: str, admin_socket: str, limits: Limits) -> dict[str, Any]:
+    """How Envoy starts: where it asks for everything else, and what it may use. No TCP port, not even for its admin."""
     ads = {"ads": {}, "resource_api_version": "V3"}
     http2 = {
         "@type": f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -134,7 +169,6 @@ def bootstrap(ads_socket: str, admin_socket: str, connections: int) -> dict[str,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": ads_socket}}}}]}],
         },
     }
-    monitor = f"{_TYPE}envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
     return {
         "node": {"id": "gateway", "cluster": "modelyard"},
         "admin": {"address": {"pipe": {"path": admin_socket, "mode": 0o600}}},
@@ -151,16 +185,75 @@ def bootstrap(ads_socket: str, admin_socket: str, connections: int) -> dict[str,
         "static_resources": {"clusters": [control]},
         # A thousand clusters that nobody calls must cost little, and nobody reads most statistics.
         "cluster_manager": {"enable_deferred_cluster_creation": True},
-        "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": [{"prefix": "http.gateway.downstream_"}]}}},
-        "overload_manager": {
-            "resource_monitors": [
+        "stats_config": xds_stats.stats_config(xds_access.UNKNOWN_KEYS),
+        "deferred_stat_options": {"enable_deferred_creation_stats": True},
+        "overload_manager": _overload(limits),
+        "layered_runtime": {
+            "layers": [
                 {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {"@type": monitor, "max_active_downstream_connections": connections},
+                    "name": "limits",
+                    "static_layer": {
+                        f"{_LISTENER_LIMITS}.{xds.LISTENER_NAME}.connection_limit": limits.public_connections,
+                    },
                 }
             ]
         },
     }
+
+
+def _overload(limits: Limits) -> dict[str, Any]:
+    """Too many connections are closed. When memory runs out, it is first given back, then nobody new is answered."""
+    monitor = f"{_TYPE}envoy.extensions.resource_monitors"
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [
+            {
+                "name": "envoy.resource_monitors.global_downstream_max_connections",
+                "typed_config": {
+                    "@type": f"{monitor}.downstream_connections.v3.DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": limits.connections,
+                },
+            },
+            {
+                "name": _HEAP,
+                "typed_config": {
+                    "@type": f"{monitor}.fixed_heap.v3.FixedHeapConfig",
+                    "max_heap_size_bytes": limits.heap_bytes,
+                },
+            },
+        ],
+        "actions": [
+            {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _HEAP, "threshold": {"value": share}}]}
+            for name, share in (("shrink_heap", 0.9), ("stop_accepting_requests", 0.95))
+        ],
+    }
+
+
+def _memory_bytes() -> int:
+    """Of this machine, or of the part of it that this process may use."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(total, int(_GROUP_LIMIT.read_text()))
+    except (OSError, ValueError):
+        return total
+
+
+def _whole(chunked: bytes) -> bytes:
+    """The body that came in chunks. Raises RetryLater where its end is missing."""
+    parts: list[bytes] = []
+    at = 0
+    while True:
+        end = chunked.find(b"\r\n", at)
+        try:
+            size = int(chunked[at:end], 16) if end > 0 else -1
+        except ValueError:
+            size = -1
+        if size < 0 or end + 2 + size > len(chunked):
+            raise RetryLater("Envoy's admin interface broke off in the middle of an answer")
+        if size == 0:
+            return b"".join(parts)
+        parts.append(chunked[end + 2 : end + 2 + size])
+        at = end + 2 + size + 2
 
 
 class BoundedLog:

@@ -18,6 +18,8 @@ ANNOTATION_METRICS = "modelyard.dev/metrics"
 FINALIZER_CLEAN = "modelyard.dev/clean"
 """Keeps a stream until what it has left at its broker is removed."""
 MANAGER = "modelyard"
+SHADOW_SOCKET = "shadow.sock"
+"""In the run folder of a server: where replicas that get copies of requests ask the revision that serves."""
 
 
 def revision(service: str, number: int) -> str:
@@ -33,6 +35,13 @@ def stream_revision(stream: str, number: int) -> str:
 def unit(namespace: str, revision_name: str) -> str:
     """Unique over all namespaces: names have no dots, so the pair cannot clash."""
     return f"{revision_name}.{namespace}"
+
+
+def public_id_of(unit_name: str) -> str:
+    """The canonical id of the service that a unit belongs to: `iris-svc-00003.default` -> `iris.default`."""
+    revision_name, _, namespace = unit_name.partition(".")
+    service, _, _ = revision_name.rpartition("-svc-")
+    return f"{service or revision_name}.{namespace}" if namespace else revision_name
 
 
 def replica(unit_name: str, ordinal: int) -> str:

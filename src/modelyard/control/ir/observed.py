@@ -39,7 +39,7 @@ class Trouble(Value, frozen=True, kw_only=True):
 class ObservedReplica(Value, frozen=True, kw_only=True):
     """One process of a unit. address: as in `Endpoints`, when it listens. restarts: ended by themselves so far.
 
-    report: of a stream's process the latest while it runs.
+    report: the latest while it runs; of who serves requests only one that tells of copies of requests.
     """
 
     name: str
@@ -114,6 +114,34 @@ class ObservedRoute(Value, frozen=True, kw_only=True):
 
     acknowledged: Route | None = None
     rejected: str = ""
+
+
+class Load(Value, frozen=True, kw_only=True):
+    """What a unit has to do, as the gateway counts it: copies of requests included, and what never reached a replica.
+
+    in_flight: now; the totals go on over a restart of the proxy. answered: a status below 400; refused: 4xx; failed:
+    5xx, the gateway's own 503 and 504 included. connect_failures and retries: of tries. requests_per_second and
+    failures_per_second: lately; p50_seconds and p99_seconds: of the latest interval with requests, None after a minute
+    without any. A call over gRPC counts by its HTTP status.
+    """
+
+    unit: str
+    in_flight: int = 0
+    answered: int = 0
+    refused: int = 0
+    failed: int = 0
+    connect_failures: int = 0
+    retries: int = 0
+    timeouts: int = 0
+    requests_per_second: float = 0.0
+    failures_per_second: float = 0.0
+    p50_seconds: float | None = None
+    p99_seconds: float | None = None
+
+    @property
+    def requests(self) -> int:
+        """All that were answered in some way."""
+        return self.answered + self.refused + self.failed
 
 
 class Capabilities(Value, frozen=True, kw_only=True):

@@ -24,6 +24,18 @@ class Issuer(Value, frozen=True, kw_only=True):
     keys: str = ""
 
 
+class KeySource(Value, frozen=True, kw_only=True):
+    """Where the keys of an issuer come from.
+
+    jwks_uri: "": its discovery document at `url` says so. certificate_authority: PEM, "": those of this machine.
+    """
+
+    name: str
+    url: str
+    jwks_uri: str = ""
+    certificate_authority: str = ""
+
+
 class Tls(Value, frozen=True, kw_only=True):
     """What the public listener shows, as PEM. client_ca: who must have signed callers' certificates, "": nobody."""
 
@@ -47,11 +59,13 @@ class Platform(Value, frozen=True, kw_only=True):
 
     authentication: for requests that no route answers. anonymous: whether a route may admit callers without a token at
     all. local_only: callers must name this machine as Host and come from no foreign web page.
-    revoked: ids (`jti`) of tokens of the issuer OWN that are no longer valid.
+    revoked: ids (`jti`) of tokens of the issuer OWN that are no longer valid. accounts: uids of all ServiceAccounts,
+    sorted: tokens of others are no longer valid; None: that is not looked at.
     """
 
     issuers: tuple[Issuer, ...] = ()
     revoked: tuple[str, ...] = ()
+    accounts: tuple[str, ...] | None = None
     authentication: Authentication = "required"
     anonymous: bool = True
     local_only: bool = False
@@ -63,3 +77,5 @@ OWN = "modelyard"
 """The issuer of people without one: `modelyard token create`."""
 ACCOUNTS = "serviceaccounts"
 """The issuer of ServiceAccount tokens."""
+ACCOUNT_UID = ("kubernetes.io", "serviceaccount", "uid")
+"""Where such a token says of which account it is: one that was made again has another uid."""

@@ -1,6 +1,8 @@
 """Route: which requests go to which units, in no proxy's words."""
 
-from modelyard.control.ir.access import Access
+import msgspec
+
+from modelyard.control.ir.access import OPEN, Access
 from modelyard.control.ir.values import Key, Value
 
 
@@ -58,6 +60,17 @@ class Route(Value, frozen=True, kw_only=True):
     compressed: bool = False
     internal: bool = False
     access: Access = Access()
+
+    @property
+    def for_anybody(self) -> "Route":
+        """The same route, open: to compare all but who may call."""
+        return self if self.access == OPEN else msgspec.structs.replace(self, access=OPEN)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Every unit that requests or copies of them may go to, each once."""
+        mirrored = [self.mirror.unit] if self.mirror else []
+        return tuple(dict.fromkeys([*(b.unit for b in self.backends), *(v.unit for v in self.versions), *mirrored]))
 
 
 class Endpoints(Value, frozen=True, kw_only=True):

@@ -3,8 +3,13 @@
 import msgspec
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
-    """Equal means equal: so "publish if changed" and goldens are free."""
+class Value(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
+    """Equal means equal: so "publish if changed" and goldens are free.
+
+    Values hold values only, and so no cycles: the collector need not look at the hundred thousands that there are.
+    """
 
 
 class Key(Value, frozen=True, kw_only=True, order=True):

@@ -142,6 +142,15 @@ class Client:
             await asyncio.sleep(max(asked, jittered(self._pause * 2**attempt)))
         raise AssertionError("unreachable")
 
+    async def text(self, path: str, parameters: Mapping[str, str]) -> str:
+        """What is at a path that is no resource, asked for once. Raises ApiError and RetryLater."""
+        try:
+            found = await self._bytes("GET", path, None, parameters, "text/plain")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            why = str(error) or type(error).__name__
+            raise RetryLater(f"the API server {self.config.server} cannot be reached: {why}") from error
+        return found.decode(errors="replace")
+
     async def watch(
         self, resource: Resource, namespace: str | None, parameters: Mapping[str, str], *, idle: float
     ) -> AsyncGenerator[Object, None]:
@@ -172,6 +181,18 @@ class Client:
     async def _once(
         self, method: str, path: str, data: bytes | None, parameters: Mapping[str, str] | None, content_type: str
     ) -> Object:
+        text = await self._bytes(method, path, data, parameters, content_type)
+        try:
+            found = _parse(text)
+        except ValueError as error:
+            raise RetryLater(f"the API server answered {method} {path} with something that is not JSON") from error
+        if not isinstance(found, dict):
+            raise UserError(f"the API server answered {method} {path} with something that is no object")
+        return found
+
+    async def _bytes(
+        self, method: str, path: str, data: bytes | None, parameters: Mapping[str, str] | None, content_type: str
+    ) -> bytes:
         async with self._open().request(
             method,
             self.config.server + path,
@@ -185,13 +206,7 @@ class Client:
             text = await _read(answer, _MAX_ANSWER_BYTES)
         if len(text) > _MAX_ANSWER_BYTES:
             raise UserError(f"the API server answered {method} {path} with more than {_MAX_ANSWER_BYTES} bytes")
-        try:
-            found = _parse(text)
-        except ValueError as error:
-            raise RetryLater(f"the API server answered {method} {path} with something that is not JSON") from error
-        if not isinstance(found, dict):
-            raise UserError(f"the API server answered {method} {path} with something that is no object")
-        return found
+        return text
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

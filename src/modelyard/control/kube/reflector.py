@@ -28,14 +28,18 @@ _PAGE = 500
 
 
 class Reflector:
-    """Keeps `cache` (by namespace and name) like the server's state; handlers get (place, old, new)."""
+    """Keeps `cache` (by namespace and name) like the server's state; handlers get (place, old, new).
 
-    def __init__(
+    namespace: the only one that is looked at; None: all.
+    """
+
+    def __init__(  # noqa: PLR0913  all but three have defaults
         self,
         client: Client,
         resource: Resource,
         *,
         clock: Clock,
+        namespace: str | None = None,
         label_selector: str | None = None,
         watch_seconds: float = 300.0,
         idle_grace: float = 15.0,
@@ -47,6 +51,7 @@ class Reflector:
         self.last_event_at = clock.monotonic()
         self._client = client
         self._resource = resource
+        self._namespace = namespace
         self._clock = clock
         self._selector = {"labelSelector": label_selector} if label_selector else {}
         self._watch_seconds = watch_seconds
@@ -103,7 +108,7 @@ class Reflector:
         parameters = {**self._selector, "limit": str(_PAGE)}
         while True:
             try:
-                page = await self._client.list(self._resource, None, **parameters)
+                page = await self._client.list(self._resource, self._namespace, **parameters)
             except ApiError as error:
                 if error.status != 410 or "continue" not in parameters:
                     raise
@@ -133,7 +138,7 @@ class Reflector:
             "timeoutSeconds": str(int(seconds)),
         }
         idle = min(seconds, self._watch_seconds) + self._idle_grace
-        async with aclosing(self._client.watch(self._resource, None, parameters, idle=idle)) as events:
+        async with aclosing(self._client.watch(self._resource, self._namespace, parameters, idle=idle)) as events:
             async for event in events:
                 kind, body = event["type"], event["object"]
                 self._heard = True

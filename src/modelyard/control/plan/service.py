@@ -1,24 +1,29 @@
 """ModelService: its revisions, the units that run, the route, and what to say about it."""
 
 from dataclasses import replace
-from typing import Any
 
 from modelyard.api.service import ModelService
-from modelyard.base import durations, ids
+from modelyard.base import durations, ids, quantities
 from modelyard.base.conditions import Condition, Reason
 from modelyard.control.ir import names
 from modelyard.control.ir.desired import Desired
 from modelyard.control.ir.observed import Observed, ObservedRoute, ReplicaState
 from modelyard.control.ir.revision import Revision
-from modelyard.control.ir.route import Backend, Route
+from modelyard.control.ir.route import Route
 from modelyard.control.ir.unit import DesiredUnit
-from modelyard.control.plan import reference, status
+from modelyard.control.plan import comparison, reference, status
 from modelyard.control.plan import revision as revisions
+from modelyard.control.plan import traffic as shares
 from modelyard.control.plan.place import place
-from modelyard.control.plan.rollout import Rollout, roll
+from modelyard.control.plan.rollout import Rollout, Step, roll
 from modelyard.control.plan.runtimes import Refusal
 from modelyard.control.plan.service_conditions import Situation, conditions
+from modelyard.control.plan.service_status import body
+from modelyard.control.plan.traffic import Traffic
 from modelyard.control.plan.views import Event, Outcome, OwnedModel, ServiceView
+
+RETRIES = 3
+"""Where `spec.retries` says nothing."""
 
 
 def desire(view: ServiceView, now: float) -> Outcome:
@@ -27,20 +32,14 @@ def desire(view: ServiceView, now: float) -> Outcome:
     service = view.service
     resolved = revisions.resolve(view)
     new = _new_revision(view, resolved)
-    rollout = roll(
-        view.revisions,
-        replicas=service.spec.replicas,
-        latest_ready=service.status.latest_ready_revision,
-        observed=view.observed,
-        route=view.route,
-        in_transit=view.in_transit,
-    )
-    route = _route(view, rollout)
+    rollout, traffic = _traffic(view)
+    route = _route(view, rollout, traffic)
     situation = Situation(
         view=view,
         refusal=resolved if isinstance(resolved, Refusal) else None,
         model=None if isinstance(resolved, Refusal) else resolved.model,
         rollout=rollout,
+        traffic=traffic,
         route=route,
         new_revision=new is not None,
     )
@@ -48,6 +47,7 @@ def desire(view: ServiceView, now: float) -> Outcome:
     found = conditions(situation)
     generation = service.metadata.generation
     stamped = status.conditions(found, service.status.conditions, generation, now)
+    told = status.status(body(situation), stamped, generation)
     return Outcome(
         desired=Desired(
             units=_units(view, rollout),
@@ -55,10 +55,11 @@ def desire(view: ServiceView, now: float) -> Outcome:
             records=(new,) if new else (),
             obsolete=tuple(revision.name for revision in rollout.obsolete),
         ),
-        status=status.status(_body(situation), stamped, generation),
+        status=told,
         events=_events(view, new, found),
         models=(owned,) if owned and all(each.metadata.name != owned.name for each in view.models) else (),
         obsolete_models=_obsolete_models(view, owned),
+        numbers_only=comparison.only_numbers_differ(service.status, told),
     )
 
 
@@ -69,6 +70,29 @@ def _without_strangers(view: ServiceView) -> ServiceView:
     return replace(view, observed=Observed(units=ours, tasks=view.observed.tasks))
 
 
+def _traffic(view: ServiceView) -> tuple[Rollout, Traffic]:
+    """What runs, and where requests shall go."""
+    service = view.service
+    splits, replicas = service.spec.traffic, service.spec.replicas
+    named, missing = shares.named(splits, view.revisions)
+    rollout = roll(
+        Step(
+            revisions=view.revisions,
+            replicas=replicas,
+            latest_ready=service.status.latest_ready_revision,
+            observed=view.observed,
+            route=view.route,
+            in_transit=view.in_transit,
+            named=named,
+        )
+    )
+    if splits is None:
+        return rollout, shares.plain(rollout)
+    return rollout, shares.share(
+        splits, rollout, replicas=replicas, observed=view.observed, route=view.route, missing=missing
+    )
+
+
 def _units(view: ServiceView, rollout: Rollout) -> tuple[DesiredUnit, ...]:
     """The units of the running revisions; at zero replicas those that the gateway still sends requests to."""
     replicas = view.service.spec.replicas
@@ -77,9 +101,8 @@ def _units(view: ServiceView, rollout: Rollout) -> tuple[DesiredUnit, ...]:
     return _in_use(view.observed, view.route, view.in_transit)
 
 
-def _in_use(observed: Observed, route: ObservedRoute, in_transit: tuple[str, ...] = ()) -> tuple[DesiredUnit, ...]:
-    acknowledged = (backend.unit for backend in (route.acknowledged.backends if route.acknowledged else ()))
-    in_use = {*acknowledged, *in_transit}
+def _in_use(observed: Observed, route: ObservedRoute, in_transit: tuple[Route, ...] = ()) -> tuple[DesiredUnit, ...]:
+    in_use = {unit for each in (route.acknowledged, *in_transit) if each for unit in each.units}
     return tuple(
         DesiredUnit(unit=each.unit, replicas=each.replicas)
         for each in observed.units
@@ -101,17 +124,24 @@ def _new_revision(view: ServiceView, resolved: revisions.Inputs | Refusal) -> Re
     return revisions.record(view.service, resolved, latest.number + 1 if latest else 1)
 
 
-def _route(view: ServiceView, rollout: Rollout) -> Route:
-    service = view.service
+def _route(view: ServiceView, rollout: Rollout, traffic: Traffic) -> Route:
+    service, spec = view.service, view.service.spec
     owner = revisions.key(service)
     ids_of_route = ids.public_ids(owner.namespace, owner.name)
-    backends = (Backend(unit=rollout.traffic.unit.name),) if rollout.traffic else ()
     return Route(
         owner=owner,
         ids=ids_of_route,
-        backends=backends,
-        timeout_seconds=durations.parse(service.spec.timeout),
-        unavailable="" if backends else _unavailable(service, rollout, view.observed),
+        backends=traffic.backends,
+        timeout_seconds=durations.parse(spec.timeout),
+        unavailable="" if traffic.backends else _unavailable(service, rollout, view.observed),
+        versions=traffic.versions,
+        mirror=traffic.mirror,
+        sticky_header=spec.sticky.header.lower() if spec.sticky else "",
+        retries=RETRIES if spec.retries is None else spec.retries,
+        max_concurrency=spec.max_concurrency or 0,
+        max_request_bytes=_bytes(spec.max_request_size),
+        compressed=bool(spec.compression),
+        internal=spec.visibility == "internal",
         access=view.access,
     )
 
@@ -126,35 +156,8 @@ def _unavailable(service: ModelService, rollout: Rollout, observed: Observed) ->
     return f"model {model} {state}; its owner can ask 'modelyard why {service.metadata.name}'"
 
 
-def _body(situation: Situation) -> dict[str, Any]:
-    view, rollout = situation.view, situation.rollout
-    service = view.service
-    latest_ready = service.status.latest_ready_revision
-    digest = service.status.digest
-    if rollout.target and rollout.traffic is rollout.target:
-        latest_ready = rollout.target.name
-        digest = rollout.target.inputs["model"]["digest"]
-    by_unit = {revision.unit.name: revision.name for revision in view.revisions}
-    in_force = view.route.acknowledged.backends if view.route.acknowledged else ()
-    members = [member for each in view.observed.units for member in each.members]
-    owner = revisions.key(service)
-    public = ids.public_ids(owner.namespace, owner.name)[-1]
-    return {
-        "url": f"{view.gateway_url}/v2/models/{public}" if view.gateway_url else None,
-        "latestCreatedRevision": rollout.target.name if rollout.target else None,
-        "latestReadyRevision": latest_ready,
-        "digest": digest,
-        "replicas": sum(member.state is not ReplicaState.DRAINING for member in members),
-        "readyReplicas": sum(member.state is ReplicaState.READY for member in members),
-        "desiredReplicas": service.spec.replicas,
-        "selector": names.selector(owner.name),
-        "traffic": [
-            {"revision": by_unit[backend.unit], "percent": backend.weight}
-            for backend in in_force
-            if backend.unit in by_unit
-        ]
-        or None,
-    }
+def _bytes(size: int | str | None) -> int:
+    return 0 if size is None else max(1, quantities.whole(size))
 
 
 def _events(view: ServiceView, new: Revision | None, found: tuple[Condition, ...]) -> tuple[Event, ...]:

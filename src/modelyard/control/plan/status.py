@@ -10,7 +10,7 @@ from modelyard.base.clock import timestamp
 from modelyard.base.conditions import Condition, Reason, StampedCondition, Status, stamp
 from modelyard.control.plan.views import Event
 
-_TOLD = frozenset({"Ready", "Complete", "Enforced", "RecordsExpired", "Cleaned"})
+_TOLD = frozenset({"Ready", "Complete", "Enforced", "RecordsExpired", "Cleaned", "Open"})
 """Conditions that make events; the others follow from these or are steps on the way."""
 _UNDER_WAY = frozenset(
     {
@@ -26,7 +26,7 @@ _UNDER_WAY = frozenset(
         Reason.CLEANING,
     }
 )
-_BAD = frozenset({"RecordsExpired"})
+_BAD = frozenset({"RecordsExpired", "Open"})
 """Conditions that are bad news when they are True."""
 
 

@@ -18,7 +18,7 @@ from modelyard.control.ir.unit import DesiredUnit
 from modelyard.control.plan import reference, status, stream_status, stream_work
 from modelyard.control.plan.place import place
 from modelyard.control.plan.revision import Inputs
-from modelyard.control.plan.rollout import Rollout, roll
+from modelyard.control.plan.rollout import Rollout, Step, roll
 from modelyard.control.plan.runtimes import Refusal
 from modelyard.control.plan.stream_conditions import Situation, conditions
 from modelyard.control.plan.stream_report import reports
@@ -37,11 +37,13 @@ def desire(view: StreamView, now: float) -> Outcome:
     new = _new_revision(view, resolved) if names.FINALIZER_CLEAN in stream.metadata.finalizers else None
     replicas = 0 if spec.suspend else spec.replicas
     rollout = roll(
-        view.revisions,
-        replicas=replicas,
-        latest_ready=stream.status.latest_ready_revision,
-        observed=view.observed,
-        route=ObservedRoute(),
+        Step(
+            revisions=view.revisions,
+            replicas=replicas,
+            latest_ready=stream.status.latest_ready_revision,
+            observed=view.observed,
+            route=ObservedRoute(),
+        )
     )
     told = reports(view.observed, spec.partitions)
     body = stream_status.body(stream, rollout, view.observed, told, now)

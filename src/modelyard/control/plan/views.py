@@ -1,8 +1,10 @@
 """What a planner looks at and what it answers: frozen values, no IO."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from modelyard.api.access import AccessPolicy
 from modelyard.api.job import ModelJob
 from modelyard.api.model import Model, ModelSpec
 from modelyard.api.runtime import Runtime
@@ -10,9 +12,11 @@ from modelyard.api.service import ModelService
 from modelyard.api.stream import ModelStream
 from modelyard.control.ir.access import Access
 from modelyard.control.ir.desired import Desired
-from modelyard.control.ir.observed import Capabilities, Observed, ObservedRoute
+from modelyard.control.ir.observed import Capabilities, Load, Observed, ObservedRoute
 from modelyard.control.ir.revision import JobRevision, Revision
+from modelyard.control.ir.route import Route
 from modelyard.control.ir.values import Key
+from modelyard.control.plan.platform import Standing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,9 +33,9 @@ class ServiceView:
     """A ModelService and everything that decisions about it depend on.
 
     models: of its namespace that it names or owns. revisions: its own, in any order. capabilities: of the driver.
-    gateway_url: `http://host:port` of the gateway, for status.url.
-    in_transit: units of routes that were published and may be in force by now, the latest last.
-    access: who may call it, as roles and AccessPolicies say.
+    gateway_url: `http://host:port` or https of the gateway, for status.url.
+    in_transit: routes that were published and may be in force by now, the latest last.
+    access: who may call it, as roles and AccessPolicies say. load: of its units that were called, seconds old.
     """
 
     service: ModelService
@@ -40,10 +44,24 @@ class ServiceView:
     revisions: tuple[Revision, ...] = ()
     observed: Observed = Observed()
     route: ObservedRoute = ObservedRoute()
-    in_transit: tuple[str, ...] = ()
+    in_transit: tuple[Route, ...] = ()
     capabilities: Capabilities = Capabilities()
     gateway_url: str = ""
     access: Access = Access()
+    load: tuple[Load, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccessPolicyView:
+    """An AccessPolicy, and what became of it.
+
+    services: those there are of what it is about, by name, and who may call them now. standing: None while it is not
+    known.
+    """
+
+    policy: AccessPolicy
+    services: Mapping[str, Access] = field(default_factory=dict)
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,8 +9,11 @@ Source: Envoy API v3 (scoped_route.proto, cluster.proto, http_connection_manager
 import json
 from typing import Any
 
+from modelyard.control.ir.platform import ACCOUNTS, OWN, Platform
 from modelyard.control.ir.route import Endpoints, Route
-from modelyard.control.render import xds_grpc
+from modelyard.control.render import xds_access, xds_grpc, xds_limits, xds_secret, xds_traffic, xds_visibility
+from modelyard.control.render.part import Part
+from modelyard.control.render.xds_traffic import Demands
 
 Json = dict[str, Any]
 
@@ -26,56 +29,61 @@ CONTROL = "control"
 """The cluster of the process that tells Envoy all this."""
 INDEX = "~"
 """The scope of what has no element 3: `/v2` and `/v2/models`. Not a possible id."""
+KEYS = "~keys"
+"""The scope of the public keys of the built-in issuers, in the same way."""
 SERVER_SCOPES = ("live", "ready", INDEX)
 """Scopes that exist without any route. A model may well be named `live`; it shares the scope."""
 
-RETRY_BODY_BYTES = 2**20
-"""Larger requests are streamed and not retried."""
-_RETRIES = 3
-_MOST_DRAWS = 100
-"""How often a retry draws a replica until it gets one that it has not tried; then it takes the last one drawn.
-
-A draw takes the less loaded of two random replicas, and one that refuses connections has no load: of two replicas the
-dead one is drawn three times in four. Envoy needs 0.2 microseconds for a draw and hundreds for the rest of a retry.
-"""
 _LARGEST_INDEX_BYTES = 2**20
 _LONGEST_SENTENCE = 1000
 
 _TYPE = "type.googleapis.com/"
 ADS = {"ads": {}, "resource_api_version": "V3"}
-
-
-def cluster(unit: str) -> Json:
-    """Where a unit's endpoints come from, and how many connections, requests and retries it gets at most."""
-    limits = {
-        "max_connections": 1024,
-        # Requests that wait for their connection to open count here: a burst must fit.
-        "max_pending_requests": 1024,
-        "max_requests": 2048,
-        # Half of the requests in flight may be lost at once, when one of two replicas is killed.
-        "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 256},
+_FROM_ADS = Part(eds_config=ADS)
+_IDLE = Part(idle_timeout="30s")
+# The status of a gRPC call comes after its answer.
+_SPOKEN = Part(http_protocol_options={"enable_trailers": True})
+# Whether a server lives, and the list of what is open, is told without a token: probes have none.
+_TO_EVERYBODY: Json = {
+    "typed_per_filter_config": {
+        xds_access.ALLOW: xds_access.everybody(),
+        xds_limits.LIMIT: xds_limits.unlimited(),
     }
-    options = {
+}
+
+
+def cluster(unit: str, secret: str = "", demands: Demands = xds_traffic.NONE) -> Json:
+    """Where a unit's endpoints come from, and how many connections, requests and retries it gets at most.
+
+    secret: what its replicas demand of requests, whichever route they come by; "": nothing. demands: of its route.
+    """
+    options: Json = {
         "@type": f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "common_http_protocol_options": {"idle_timeout": "30s"},
-        # The status of a gRPC call comes after its answer.
-        "explicit_http_config": {"http_protocol_options": {"enable_trailers": True}},
+        "common_http_protocol_options": _IDLE,
+        "explicit_http_config": _SPOKEN,
     }
+    if secret:
+        options["http_filters"] = xds_secret.filters(secret)
     return {
         "name": unit,
         "type": "EDS",
-        "eds_cluster_config": {"eds_config": ADS},
+        "eds_cluster_config": _FROM_ADS,
         "connect_timeout": "1s",
-        "lb_policy": "LEAST_REQUEST",
-        "circuit_breakers": {"thresholds": [limits]},
+        **xds_traffic.of_cluster(demands),
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
     }
 
 
-def assignment(endpoints: Endpoints) -> Json:
-    """The endpoints of a unit; none is a valid answer, and means 503."""
+def assignment(endpoints: Endpoints, renewal: int = 0) -> Json:
+    """The endpoints of a unit; none is a valid answer, and means 503.
+
+    renewal: other numbers make other messages of the same meaning.
+    """
     members = [{"endpoint": {"address": _address(each)}} for each in endpoints.addresses]
-    return {"cluster_name": endpoints.unit, "endpoints": [{"lb_endpoints": members}] if members else []}
+    locality: Json = {"lb_endpoints": members} if members else {}
+    if renewal:
+        locality["metadata"] = {"filter_metadata": {"modelyard": {"renewal": renewal}}}
+    return {"cluster_name": endpoints.unit, "endpoints": [locality] if locality else []}
 
 
 def scope(public_id: str, route: Route | None, canonical_ids: tuple[str, ...] = (), version: str = "") -> Json:
@@ -86,12 +94,21 @@ def scope(public_id: str, route: Route | None, canonical_ids: tuple[str, ...] = 
     entries = _server_entries(public_id, canonical_ids, version)
     if route is not None:
         entries += [
+            *(_entry(match, route, {"route": action}) for match, action in xds_traffic.versions(public_id, route)),
             _model_entry({"path_separated_prefix": f"/v2/models/{public_id}"}, route),
-            _model_entry(xds_grpc.model_match(), route),
+            _model_entry(xds_grpc.model_match(), route, is_call=True),
         ]
-    host: Json = {"name": public_id, "domains": ["*"], "routes": entries}
-    if route is not None and route.backends:
-        host |= {"retry_policy": _retries(), "request_body_buffer_limit": RETRY_BODY_BYTES}
+    host: Json = {
+        "name": public_id,
+        "domains": ["*"],
+        "routes": entries,
+        # Who calls has been found out; nobody behind needs the means to call in that name, nor what only routes read.
+        "request_headers_to_remove": [*xds_access.TOKEN_HEADERS, xds_visibility.HEADER],
+    }
+    if route is not None:
+        host["typed_per_filter_config"] = _of_access(route) | xds_traffic.filters(route)
+    if route is not None and (route.backends or route.versions):
+        host |= xds_traffic.of_host(route)
     routes = {
         "name": public_id,
         "virtual_hosts": [host],
@@ -103,6 +120,26 @@ def scope(public_id: str, route: Route | None, canonical_ids: tuple[str, ...] = 
     return {"name": public_id, "key": {"fragments": [{"string_key": public_id}]}, "route_configuration": routes}
 
 
+def published(platform: Platform) -> Json:
+    """The scope KEYS: whoever wants to verify our tokens by themselves may have what it takes."""
+    sets = (json.loads(each.keys) for each in platform.issuers if each.name in (OWN, ACCOUNTS) and each.keys)
+    answer = _answer(
+        {"path": f"{xds_access.KEYS_PATH}/{KEYS}"}, {"keys": [key for each in sets for key in each["keys"]]}
+    )
+    answer["response_headers_to_add"] += [_replaced("cache-control", "max-age=300")]
+    host = {"name": KEYS, "domains": ["*"], "routes": [answer]}
+    routes = {"name": KEYS, "virtual_hosts": [host], "max_direct_response_body_size_bytes": _LARGEST_INDEX_BYTES}
+    return {"name": KEYS, "key": {"fragments": [{"string_key": KEYS}]}, "route_configuration": routes}
+
+
+def _of_access(route: Route) -> Json:
+    """For the whole scope, so that no entry of it can be forgotten."""
+    filters: Json = {xds_access.ALLOW: xds_access.of_route(route.access)}
+    if route.access.limits:
+        filters[xds_limits.LIMIT] = xds_limits.of_route(route.access.limits)
+    return filters
+
+
 def _server_entries(public_id: str, canonical_ids: tuple[str, ...], version: str) -> list[Json]:
     if public_id in ("live", "ready"):
         return [_answer({"path": f"/v2/health/{public_id}"}, {public_id: True})]
@@ -111,7 +148,7 @@ def _server_entries(public_id: str, canonical_ids: tuple[str, ...], version: str
         return [
             _answer({"path": f"/v2/server/{INDEX}"}, server),
             _answer({"path": f"/v2/models/{INDEX}"}, {"models": list(canonical_ids)}),
-            *xds_grpc.server_entries(INDEX, CONTROL),
+            *({**each, **_TO_EVERYBODY} for each in xds_grpc.server_entries(INDEX, CONTROL)),
         ]
     return []
 
@@ -121,51 +158,27 @@ def _answer(match: Json, body: Json) -> Json:
         "match": match,
         "direct_response": {"status": 200, "body": {"inline_string": json.dumps(body)}},
         "response_headers_to_add": [_replaced("content-type", "application/json")],
+        **_TO_EVERYBODY,
     }
 
 
-def _model_entry(match: Json, route: Route) -> Json:
+def _model_entry(match: Json, route: Route, *, is_call: bool = False) -> Json:
     if not route.backends:
         sentence = route.unavailable or "no replica of this model is ready"
-        return {
-            "match": match,
+        answer = {
             "direct_response": {"status": 503, "body": {"inline_string": _shortened(sentence)}},
             "response_headers_to_add": [_replaced("retry-after", "2")],
         }
-    return {"match": match, "route": _forward(route)}
+        return _entry(match, route, answer)
+    action = xds_traffic.shared(route)
+    return _entry(match, route, {"route": xds_traffic.calling(action) if is_call else action})
 
 
-def _forward(route: Route) -> Json:
-    first = route.backends[0]
-    if len(route.backends) == 1 and first.weight == 100:
-        target: Json = {"cluster": first.unit}
-    else:
-        shares = [{"name": each.unit, "weight": each.weight} for each in route.backends]
-        target = {"weighted_clusters": {"clusters": shares}}
-    return {
-        **target,
-        "timeout": _seconds(route.timeout_seconds),
-        # A caller that stops sending in the middle must not hold a stream for longer than a request may take.
-        "idle_timeout": _seconds(route.timeout_seconds + 5),
-    }
-
-
-def _retries() -> Json:
-    return {
-        # Before the first byte of an answer: then no caller saw anything, and an inference has no effects.
-        "retry_on": "connect-failure,refused-stream,reset",
-        "num_retries": _RETRIES,
-        "retry_host_predicate": [
-            {
-                "name": "envoy.retry_host_predicates.previous_hosts",
-                "typed_config": {
-                    "@type": f"{_TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                },
-            }
-        ],
-        "host_selection_retry_max_attempts": _MOST_DRAWS,
-        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
-    }
+def _entry(match: Json, route: Route, what: Json) -> Json:
+    if route.internal:
+        match = {**match, "headers": [xds_visibility.marked()]}
+    # The name tells the log and traces which model was called.
+    return {"name": route.ids[0], "match": match, **what}
 
 
 def _replaced(key: str, value: str) -> Json:
@@ -178,11 +191,6 @@ def _address(address: str) -> Json:
         return {"pipe": {"path": path}}
     host, _, port = address.rpartition(":")
     return {"socket_address": {"address": host.strip("[]"), "port_value": port}}
-
-
-def _seconds(seconds: float) -> str:
-    """proto3 JSON of a Duration: at most nine decimals."""
-    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def _shortened(sentence: str) -> str:

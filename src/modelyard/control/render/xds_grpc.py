@@ -1,9 +1,10 @@
 """gRPC in Envoy's words: a call is for the model that its message names, so that name becomes element 3 of its path.
 
 Then one scope serves an id, however it was asked for. `grpc_field_extraction` finds the name, Lua puts it into the
-path, and calls about the server itself get an element 3 that is not a possible id. To a replica a call goes as
-HTTP/1.1 with the message as gRPC frames it and, in the answer, trailers: the filter `grpc_http1_reverse_bridge` would
-hide compressed messages and every status but a few, and spoil what Envoy answers by itself.
+path, with the version behind it if there is one, and calls about the server itself get an element 3 that is not a
+possible id. To a replica a call goes as HTTP/1.1 with the message as gRPC frames it and, in the answer, trailers: the
+filter `grpc_http1_reverse_bridge` would hide compressed messages and every status but a few, and spoil what Envoy
+answers by itself.
 
 Source: Envoy, "gRPC field extraction", "Composite filter"; gRPC over HTTP2 (PROTOCOL-HTTP2.md).
 """
@@ -23,6 +24,8 @@ LARGEST_MESSAGE_BYTES = 64 * 2**20
 
 MODEL_METHODS = {"ModelInfer": "model_name", "ModelMetadata": "name", "ModelReady": "name"}
 """Methods about a model, and the field of their request that names it; always field 1."""
+_VERSIONS = {"ModelInfer": "model_version", "ModelMetadata": "version", "ModelReady": "version"}
+"""The field that names a revision or a tag, which may be absent; always field 2."""
 SERVER_METHODS = ("ServerLive", "ServerReady", "ServerMetadata")
 
 _TYPE = "type.googleapis.com/"
@@ -48,6 +51,9 @@ function envoy_on_request(handle)
       return
     end
     if #name > 400 or not string.match(name, '^[%w][%w._-]*$') then name = '-' end
+    local version = found and found[VERSION] or ''
+    if type(version) == 'table' then version = version[#version] or '' end
+    if #version <= 64 and string.match(version, '^[%w][%w-]*$') then name = name .. '/' .. version end
   end
   headers:replace(':path', headers:get(':path') .. '/' .. name)
   handle:clearRouteCache()
@@ -71,7 +77,8 @@ def patience() -> tuple[Json, Json]:
         "@type": f"{_TYPE}envoy.extensions.filters.http.grpc_field_extraction.v3.GrpcFieldExtractionConfig",
         "descriptor_set": {"inline_bytes": base64.b64encode(_descriptors()).decode()},
         "extractions_by_method": {
-            f"{SERVICE}.{method}": {"request_field_extractions": {field: {}}} for method, field in MODEL_METHODS.items()
+            f"{SERVICE}.{method}": {"request_field_extractions": {field: {}, _VERSIONS[method]: {}}}
+            for method, field in MODEL_METHODS.items()
         },
     }
     return {"name": "grpc-keep", "typed_config": keep}, {"name": _EXTRACTION, "typed_config": find}
@@ -80,7 +87,7 @@ def patience() -> tuple[Json, Json]:
 def choices(index: str) -> dict[str, Json]:
     """By path: the filter that chooses a scope for a call; calls about the server get the one called `index`."""
     fields = {**MODEL_METHODS, **dict.fromkeys(SERVER_METHODS, "")}
-    return {path(method): lua(_script(field, index)) for method, field in fields.items()}
+    return {path(method): lua(_script(field, _VERSIONS.get(method, ""), index)) for method, field in fields.items()}
 
 
 def server_entries(index: str, cluster: str) -> list[Json]:
@@ -134,8 +141,12 @@ def lua(code: str) -> Json:
     }
 
 
-def _script(field: str, index: str) -> str:
-    return _SCRIPT.replace("INDEX", f"'{index}'").replace("FIELD", f"'{field}'").replace("EXTRACTION", _EXTRACTION)
+def _script(field: str, version: str, index: str) -> str:
+    names = {"INDEX": f"'{index}'", "FIELD": f"'{field}'", "VERSION": f"'{version}'", "EXTRACTION": _EXTRACTION}
+    code = _SCRIPT
+    for name, value in names.items():
+        code = code.replace(name, value)
+    return code
 
 
 def _descriptors() -> bytes:
@@ -144,7 +155,9 @@ def _descriptors() -> bytes:
     service = file.service.add(name=SERVICE.partition(".")[2])
     for method, field in MODEL_METHODS.items():
         request, response = f"{method}Request", f"{method}Response"
-        file.message_type.add(name=request).field.add(name=field, number=1, type=_TYPE_STRING, label=_ONE)
+        message = file.message_type.add(name=request)
+        message.field.add(name=field, number=1, type=_TYPE_STRING, label=_ONE)
+        message.field.add(name=_VERSIONS[method], number=2, type=_TYPE_STRING, label=_ONE)
         file.message_type.add(name=response)
         service.method.add(name=method, input_type=f".inference.{request}", output_type=f".inference.{response}")
     return descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString(deterministic=True)

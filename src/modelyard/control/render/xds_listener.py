@@ -7,32 +7,47 @@ Source: Envoy API v3 (listener.proto, http_connection_manager.proto).
 
 from typing import Any
 
-from modelyard.control.render import xds_grpc, xds_replies
-from modelyard.control.render.xds import ADS, INDEX, LISTENER_NAME
+from modelyard.control.ir.platform import Tracing
+from modelyard.control.render import (
+    xds_access,
+    xds_door,
+    xds_grpc,
+    xds_limits,
+    xds_log,
+    xds_replies,
+    xds_tracing,
+    xds_traffic,
+    xds_visibility,
+)
+from modelyard.control.render.xds import ADS, INDEX, KEYS
+from modelyard.control.render.xds_door import Door
 
 Json = dict[str, Any]
 
 _LARGEST_HEADERS_KB = 12
 _TOKEN_HEADERS = ("x-envoy-", "x-modelyard-", "x-auth-")
 _TYPE = "type.googleapis.com/"
-# A loopback name or address, with any port: callers may come through a tunnel.
-_LOOPBACK = r"(?i:localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?"
 
 
-def listener(host: str, port: int) -> Json:
-    """The one listener. Changing it would drain connections, so nothing in it depends on routes."""
+def listener(door: Door, log: str, tracing: Tracing | None = None) -> Json:
+    """A way in. Changing it would drain connections, so nothing in it depends on routes.
+
+    log: path of the access log. tracing: whoever turns it on or off drains connections.
+    """
+    connections = _connections(door) | {"access_log": xds_log.access_log(log), **xds_log.request_ids()}
+    if tracing is not None:
+        connections["tracing"] = xds_tracing.tracing(tracing)
+    manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": connections}
     return {
-        "name": LISTENER_NAME,
-        "address": {"socket_address": {"address": host, "port_value": port}},
+        "name": door.name,
+        "address": xds_door.address(door),
         # With SO_REUSEPORT two servers of one user would share a port in silence.
         "enable_reuse_port": False,
-        "filter_chains": [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": _connections()}]}
-        ],
+        "filter_chains": [{"filters": [manager], **xds_door.chain(door)}],
     }
 
 
-def _connections() -> Json:
+def _connections(door: Door) -> Json:
     return {
         "@type": f"{_TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "gateway",
@@ -40,18 +55,23 @@ def _connections() -> Json:
         "server_name": "modelyard",
         "use_remote_address": True,
         "internal_address_config": {},
-        "generate_request_id": False,
         "max_request_headers_kb": _LARGEST_HEADERS_KB,
         "request_headers_timeout": "10s",
         "common_http_protocol_options": {"idle_timeout": "300s"},
         "normalize_path": True,
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
-        "early_header_mutation_extensions": [_stripping()],
+        "early_header_mutation_extensions": [_headers(door)],
+        **xds_door.limits(door),
         "http_filters": [
-            {"name": "local-callers", "typed_config": _local_callers()},
+            xds_access.filter_config(xds_access.AUTHENTICATE, ADS),
+            xds_access.filter_config(xds_access.IDENTIFY, ADS),
+            xds_access.filter_config(xds_access.DOORMAN, ADS),
             *xds_grpc.patience(),
             {"name": "index", "typed_config": _index()},
+            xds_access.filter_config(xds_access.ALLOW, ADS),
+            {"name": xds_limits.LIMIT, "typed_config": xds_limits.unlimited()},
+            *xds_traffic.listener_filters(),
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {
@@ -73,40 +93,26 @@ def _connections() -> Json:
     }
 
 
-def _stripping() -> Json:
+def _headers(door: Door) -> Json:
     """Headers that steer Envoy or tell the front who calls are never taken from a caller."""
     removed = [{"remove_on_match": {"key_matcher": {"prefix": each, "ignore_case": True}}} for each in _TOKEN_HEADERS]
     return {
         "name": "strip",
         "typed_config": {
             "@type": f"{_TYPE}envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-            "mutations": removed,
+            "mutations": [*removed, *([xds_visibility.mark()] if door.internal else []), xds_log.bounded_id()],
         },
     }
-
-
-def _local_callers() -> Json:
-    """Without authentication only local programs may call: a web page elsewhere must not, DNS rebinding included."""
-    host = _header(":authority", {"string_match": {"safe_regex": {"regex": _LOOPBACK}}})
-    no_origin = _header("origin", {"present_match": True, "invert_match": True})
-    own_origin = _header("origin", {"string_match": {"safe_regex": {"regex": f"https?://{_LOOPBACK}"}}})
-    allowed = {"and_rules": {"rules": [host, {"or_rules": {"rules": [no_origin, own_origin]}}]}}
-    return {
-        "@type": f"{_TYPE}envoy.extensions.filters.http.rbac.v3.RBAC",
-        "rules": {
-            "action": "ALLOW",
-            "policies": {"local": {"permissions": [allowed], "principals": [{"any": True}]}},
-        },
-    }
-
-
-def _header(name: str, match: Json) -> Json:
-    return {"header": {"name": name, **match}}
 
 
 def _index() -> Json:
-    """`/v2` and `/v2/models` have no element 3, and gRPC has none: give them one, and choose the scope again."""
-    elsewhere = {"/v2": f"/v2/server/{INDEX}", "/v2/": f"/v2/server/{INDEX}", "/v2/models": f"/v2/models/{INDEX}"}
+    """`/v2` and the like have no element 3, and gRPC has none: give them one, and choose the scope again."""
+    elsewhere = {
+        "/v2": f"/v2/server/{INDEX}",
+        "/v2/": f"/v2/server/{INDEX}",
+        "/v2/models": f"/v2/models/{INDEX}",
+        xds_access.KEYS_PATH: f"{xds_access.KEYS_PATH}/{KEYS}",
+    }
     return xds_grpc.composite({path: _go(to) for path, to in elsewhere.items()} | xds_grpc.choices(INDEX))
 
 

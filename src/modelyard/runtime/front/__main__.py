@@ -10,7 +10,9 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import uvloop
 
 from modelyard.base.conditions import Reason
@@ -18,7 +20,9 @@ from modelyard.base.errors import ModelyardError, UserError
 from modelyard.runtime.backends.load import load
 from modelyard.runtime.backends.port import Backend, LoadFailed
 from modelyard.runtime.front.server import Listen, serve
+from modelyard.runtime.front.shadow import Shadow, asking
 from modelyard.runtime.report.file import ReportFile
+from modelyard.storage import credentials
 from modelyard.storage.cache import Cache
 from modelyard.storage.errors import StoreRefused, StoreUnavailable
 from modelyard.wire import report as reports
@@ -36,15 +40,30 @@ def main() -> int:
         _log.error(error.message)
         return 2
     file = ReportFile(Path(place.report))
+    state = _State(file)
     try:
-        file.write(reports.Report(serve=reports.ServeReport(ready=False)))  # one of an earlier process may lie there
-        uvloop.run(_serve(place, _read(place), file))
+        state.change(ready=False)  # a report of an earlier process may lie there
+        listen = Listen(socket=place.socket, gateway_secret=_gateway_secret(place))
+        uvloop.run(_serve(place, _read(place), listen, state))
     except Exception as error:
         failed = _failure(error)
         _log.error("cannot serve: %s", failed.failure.message if failed.failure else failed)
         file.write(failed)
         return 1
     return 0
+
+
+class _State:
+    """What the driver reads, replaced as a whole whenever a part of it changes."""
+
+    def __init__(self, file: ReportFile) -> None:
+        self._file = file
+        self._now = reports.ServeReport()
+
+    def change(self, **parts: Any) -> None:
+        """Raise OSError where the file cannot be written."""
+        self._now = msgspec.structs.replace(self._now, **parts)
+        self._file.write(reports.Report(serve=self._now))
 
 
 def _read(place: works.Place) -> works.ServeWork:
@@ -56,7 +75,18 @@ def _read(place: works.Place) -> works.ServeWork:
     return work
 
 
-async def _serve(place: works.Place, work: works.ServeWork, file: ReportFile) -> None:
+def _gateway_secret(place: works.Place) -> str:
+    """Take it before anything of a model runs. Raises UserError when there should be one."""
+    folder = Path(place.secrets) / works.GATEWAY_ROLE
+    if not place.secrets or not folder.is_dir():
+        return ""
+    secret = credentials.take(folder).get(works.GATEWAY_FILE, "")
+    if not secret:
+        raise UserError(f"{folder} must hold a file {works.GATEWAY_FILE} with the secret of the gateway")
+    return secret
+
+
+async def _serve(place: works.Place, work: works.ServeWork, listen: Listen, state: _State) -> None:
     stop = asyncio.Event()
     serving = False
     task = asyncio.current_task()
@@ -65,7 +95,7 @@ async def _serve(place: works.Place, work: works.ServeWork, file: ReportFile) ->
     def on_signal() -> None:
         if serving:
             stop.set()
-            file.write(reports.Report(serve=reports.ServeReport(ready=False)))
+            state.change(ready=False)
         else:
             task.cancel()  # nothing is promised yet
 
@@ -73,15 +103,19 @@ async def _serve(place: works.Place, work: works.ServeWork, file: ReportFile) ->
         nonlocal serving
         serving = True
         names = tuple(model.name for model in work.models)
-        file.write(reports.Report(serve=reports.ServeReport(ready=True, models=names)))
+        state.change(ready=True, models=names)
         _log.info("serving %s on %s", ", ".join(names), address)
 
+    comparisons = None
+    if place.shadow and listen.gateway_secret:
+        ask = asking(place.shadow, listen.gateway_secret)
+        comparisons = Shadow(ask, lambda found: state.change(shadow=found))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     async with contextlib.AsyncExitStack() as loaded:
         try:
             backends = await _load(place, work, loaded)
-            await serve(work, backends, Listen(socket=place.socket), stop=stop, ready=on_ready)
+            await serve(work, backends, listen, stop=stop, ready=on_ready, comparisons=comparisons)
         except asyncio.CancelledError:
             _log.info("stopped before the models were loaded")
 

@@ -1,7 +1,8 @@
 """gRPC's methods: `POST /inference.GRPCInferenceService/<Method>`, with the message as gRPC frames it.
 
-The gateway puts the model that it chose behind the method. The message must name the same one: who may reach a model
-may not reach another one through it.
+The gateway puts the model that it chose behind the method, and behind that the version, if the message names one: then
+its number, where the message may have a tag. The message must name the same model: who may reach a model may not reach
+another one through it.
 Source: Open Inference Protocol V2, gRPC; gRPC over HTTP2 ("Length-Prefixed-Message").
 """
 
@@ -64,7 +65,7 @@ class Calls:
         try:
             request = oip_grpc.decode_infer(message)
         except UserError as error:
-            sent_to = self._models.get(routed)
+            sent_to = self._models.get(routed.partition("/")[0])
             if sent_to is None:
                 raise
             inference.refuse(exchange, sent_to, error.message)
@@ -88,12 +89,13 @@ class Calls:
     def _model(self, field: str, name: str, version: str, routed: str) -> HostedModel:
         if not name:
             raise UserError(f"{field}: is missing; expected the name of a model")
-        if routed and routed != name:
-            raise UserError(f"{field}: is {name[:64]!r}, but the call was sent to {routed[:64]!r}")
+        chosen, _, number = routed.partition("/")
+        if chosen and chosen != name:
+            raise UserError(f"{field}: is {name[:64]!r}, but the call was sent to {chosen[:64]!r}")
         model = self._models.get(name)
         if model is None:
             raise _Refused(404, f"model {name[:64]!r} is not served here")
-        if version not in ("", model.work.version):
+        if model.work.version not in (version or model.work.version, number):
             raise _Refused(404, f"model {name!r} has no version {version[:64]!r} here; it has {model.work.version!r}")
         return model
 

@@ -5,6 +5,7 @@ into the head where there is no message. Source: gRPC over HTTP2 (PROTOCOL-HTTP2
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import quote
 
@@ -34,6 +35,7 @@ JSON = b"application/json"
 _CALL_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n"
 _TRAILERS_FOLLOW = b"transfer-encoding: chunked\r\ntrailer: grpc-status\r\n"
 _LAST_CHUNK = b"\r\n0\r\ngrpc-status: 0\r\n\r\n"
+_LONGEST_ID = 128
 _LONGEST_SENTENCE = 1000  # a proxy refuses large heads
 _UNQUOTED = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"  # all of ASCII that can be seen, without the percent sign
 
@@ -58,10 +60,23 @@ class Exchange:
     """A request and, once, its answer.
 
     target: path and query as sent. body: complete. gone: the client went away. received: monotonic seconds when the
-    request was complete.
+    request was complete. id: as the gateway or a client gave it (x-request-id), or empty. compared_percent: of a copy
+    of a request, how many of a hundred are to be compared. told: called, once, with status and body of the answer.
     """
 
-    __slots__ = ("_connection", "_reply", "body", "gone", "keep_alive", "method", "received", "target")
+    __slots__ = (
+        "_connection",
+        "_reply",
+        "body",
+        "compared_percent",
+        "gone",
+        "id",
+        "keep_alive",
+        "method",
+        "received",
+        "target",
+        "told",
+    )
 
     def __init__(self, connection: Conversation, method: bytes, target: bytes, body: bytes, keep_alive: bool) -> None:
         self._connection = connection
@@ -71,12 +86,21 @@ class Exchange:
         self.body = body
         self.keep_alive = keep_alive
         self.gone = False
+        self.id = b""
         self.received = connection.loop.time()
+        self.compared_percent = 0
+        self.told: Callable[[int, bytes], None] | None = None
 
     @property
     def is_call(self) -> bool:
         """Whether gRPC asks."""
         return self.target.startswith(CALLS)
+
+    @property
+    def name(self) -> str:
+        """What logs call it: its id, of which they take no more than a line can hold."""
+        shown = self.id[:_LONGEST_ID].decode("ascii", "replace")
+        return "".join(each if each.isprintable() else "?" for each in shown) or "without an id"
 
     @property
     def reply(self) -> bytes | None:
@@ -106,6 +130,9 @@ class Exchange:
             head += b"connection: close\r\n"
         self._reply = head + b"\r\n" + body if self.method != b"HEAD" else head + b"\r\n"
         connection.answered()
+        if self.told is not None:
+            told, self.told = self.told, None
+            told(status, body)
 
     def refuse(self, status: int, message: str, *, retry_after: int = 0, allow: bytes = b"") -> None:
         """Answer with `{"error": message}`; a call with the status of gRPC that means the same."""

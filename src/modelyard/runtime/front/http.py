@@ -6,6 +6,7 @@ Source: RFC 9112 (HTTP/1.1), RFC 9110.
 """
 
 import asyncio
+import hmac
 from collections import deque
 from typing import Protocol, cast
 
@@ -13,9 +14,24 @@ import httptools
 import msgspec
 
 from modelyard.runtime.front.exchange import Exchange
+from modelyard.wire.work import GATEWAY_HEADER, SHADOW_HEADER
 
+METRICS = b"/metrics"
+
+_GATEWAY = GATEWAY_HEADER.encode()
+_SHADOW = SHADOW_HEADER.encode()
 _WATCHED = frozenset(
-    (b"content-length", b"content-encoding", b"expect", b"host", b"inference-header-content-length", b"origin")
+    (
+        b"content-length",
+        b"content-encoding",
+        b"expect",
+        b"host",
+        b"inference-header-content-length",
+        b"origin",
+        b"x-request-id",
+        _GATEWAY,
+        _SHADOW,
+    )
 )
 
 
@@ -43,10 +59,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Site(Protocol):
     """What connections belong to.
 
-    local_only: refuse requests that a web page made a browser send (foreign Host or Origin).
+    local_only: refuse requests that a web page made a browser send (foreign Host or Origin). gateway_secret: what
+    requests must bear, but those for METRICS, which is for whoever may open the socket; b"": nothing.
     """
 
     local_only: bool
+    gateway_secret: bytes
     limits: Limits
 
     @property
@@ -165,6 +183,8 @@ class Connection(asyncio.Protocol):
             return
         if self._head_bytes > self._limits.head_bytes:
             self._refuse_head()
+        elif self.site.gateway_secret and not self._is_from_gateway(self.site.gateway_secret):
+            self._refuse(403, "requests go through the gateway: status.url of the ModelService is its address")
         elif self._headers:
             self._check_headers(self._headers)
 
@@ -190,12 +210,18 @@ class Connection(asyncio.Protocol):
         body = self._body if isinstance(self._body, bytes) else b"".join(self._body)
         keep_alive = self._parser.should_keep_alive()
         exchange = Exchange(self, self._parser.get_method(), self._target, body, keep_alive)
+        if self.site.gateway_secret and _SHADOW in self._headers:  # nobody else is believed
+            exchange.compared_percent = _percent(self._headers[_SHADOW])
+        exchange.id = self._headers.get(b"x-request-id", b"")
         self._begun_at = 0.0
         self._reset_message()
         self._backlog.append(exchange)
         self._advance()
 
     # -- checks
+
+    def _is_from_gateway(self, secret: bytes) -> bool:
+        return hmac.compare_digest(self._headers.get(_GATEWAY, b""), secret) or self._target == METRICS
 
     def _check_headers(self, headers: dict[bytes, bytes]) -> None:
         length = headers.get(b"content-length", b"0")
@@ -334,6 +360,10 @@ class Connection(asyncio.Protocol):
         """Close at once."""
         if self._transport is not None:
             self._transport.abort()
+
+
+def _percent(value: bytes) -> int:
+    return min(int(value), 100) if value.isdigit() and len(value) <= 3 else 0
 
 
 def _is_loopback(value: bytes) -> bool:

@@ -49,7 +49,7 @@ class Inference(Call):
         except RetryLater as error:
             _refuse(exchange, model, 503, error.message, max(RETRY_SECONDS, round(error.retry_after_seconds or 0)))
         except Exception:
-            _log.exception("an answer could not be made")
+            _log.exception("the answer of request %s could not be made", exchange.name)
             _refuse(exchange, model, 500, "the model failed on this request; the log of its server says why")
         else:
             _count(exchange, model, 200)

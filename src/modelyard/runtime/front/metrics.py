@@ -4,7 +4,10 @@ Source: Prometheus text exposition format 0.0.4.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+
+from modelyard.wire.report import ShadowReport
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -50,8 +53,8 @@ class ModelMetrics:
         self.seconds.observe(seconds)
 
 
-def text(models: Iterable[ModelMetrics]) -> bytes:
-    """The body of `GET /metrics`."""
+def text(models: Iterable[ModelMetrics], compared: Mapping[str, ShadowReport] = MappingProxyType({})) -> bytes:
+    """The body of `GET /metrics`. compared: by model, what came of comparing copies of requests."""
     found = sorted(models, key=lambda model: model.name)
     label = {model.name: f'model="{model.name}"' for model in found}
     lines = [
@@ -71,7 +74,42 @@ def text(models: Iterable[ModelMetrics]) -> bytes:
     lines += [f"modelyard_requests_in_flight{{{label[model.name]}}} {model.in_flight}" for model in found]
     lines += _gauge("modelyard_queue_length", "Inference requests that wait for their call of the model.")
     lines += [f"modelyard_queue_length{{{label[model.name]}}} {model.queue_length()}" for model in found]
+    if compared:
+        lines += _comparisons(compared)
     return ("\n".join(lines) + "\n").encode()
+
+
+def _comparisons(compared: Mapping[str, ShadowReport]) -> Iterable[str]:
+    name = "modelyard_shadow_answers_total"
+    yield f"# HELP {name} Copies of requests chosen for comparison with the revision that serves, by what came of it."
+    yield f"# TYPE {name} counter"
+    for model, found in sorted(compared.items()):
+        outcomes = {
+            "equal": found.compared - found.different,
+            "different": found.different,
+            "shadow_failed": found.shadow_failed,
+            "serving_failed": found.serving_failed,
+            "both_failed": found.both_failed,
+            "skipped": found.skipped,
+        }
+        for outcome, count in outcomes.items():
+            yield f'{name}{{model="{model}",outcome="{outcome}"}} {count}'
+    name = "modelyard_shadow_noisy_total"
+    yield f"# HELP {name} Comparisons in which the revision that serves gave two different answers."
+    yield f"# TYPE {name} counter"
+    for model, found in sorted(compared.items()):
+        yield f'{name}{{model="{model}"}} {found.noisy}'
+    yield from _gauge("modelyard_shadow_largest_difference", "Of two numbers; noise: of the revision that serves.")
+    for model, found in sorted(compared.items()):
+        largest = {
+            ("answers", "absolute"): found.largest_difference,
+            ("answers", "relative"): found.largest_relative_difference,
+            ("noise", "absolute"): found.largest_noise,
+            ("noise", "relative"): found.largest_relative_noise,
+        }
+        for (between, kind), value in largest.items():
+            labels = f'model="{model}",between="{between}",kind="{kind}"'
+            yield f"modelyard_shadow_largest_difference{{{labels}}} {value:.9g}"
 
 
 def _histogram(name: str, meaning: str) -> list[str]:

@@ -10,7 +10,9 @@ from modelyard.runtime.backends.port import Tensors
 from modelyard.runtime.front import inference, metrics, tensors
 from modelyard.runtime.front.calls import Calls
 from modelyard.runtime.front.exchange import Exchange
+from modelyard.runtime.front.http import METRICS
 from modelyard.runtime.front.models import HostedModel
+from modelyard.runtime.front.shadow import Comparisons, Off
 from modelyard.wire import oip
 
 _log = logging.getLogger(__name__)
@@ -23,11 +25,15 @@ Handle = Callable[[Exchange], None]
 class Routes:
     """Every path of the server, built once, so that a request costs one look into a dict.
 
-    ready: False while the process ends: health says not ready, and requests are answered all the same.
+    ready: False while the process ends: health says not ready, and requests are answered all the same. comparisons: of
+    copies of requests.
     """
 
-    def __init__(self, models: Sequence[HostedModel], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, models: Sequence[HostedModel], ready: Callable[[], bool], comparisons: Comparisons | None = None
+    ) -> None:
         self._ready = ready
+        self._comparisons = comparisons or Off()
         self._models = models
         self._ids: dict[str, str] = {}
         self._get: dict[bytes, Handle] = {}
@@ -39,7 +45,7 @@ class Routes:
             self._get[path] = lambda exchange: exchange.answer(200, server)
         self._get[b"/v2/health/live"] = lambda exchange: exchange.answer(200, b'{"live":true}')
         self._get[b"/v2/health/ready"] = self._server_ready
-        self._get[b"/metrics"] = self._metrics
+        self._get[METRICS] = self._metrics
         names = {name: model for model in models for name in (model.work.name, *model.work.aliases)}
         for name, model in names.items():
             self._add(model, name)
@@ -55,14 +61,14 @@ class Routes:
             base = path.encode()
             self._get[base] = lambda exchange: exchange.answer(200, described)
             self._get[base + b"/ready"] = lambda exchange: self._model_ready(exchange, name)
-            self._post[base + b"/infer"] = lambda exchange: infer(exchange, model, name)
+            self._post[base + b"/infer"] = lambda exchange: self._infer(exchange, model, name)
 
     def respond(self, exchange: Exchange) -> None:
         """Answer now, or queue for a model; never raises."""
         try:
             self._route(exchange)
         except Exception:
-            _log.exception("a request failed in a way that it should not")
+            _log.exception("request %s failed in a way that it should not", exchange.name)
             if exchange.reply is None:
                 exchange.refuse(500, "the server failed on this request; its log says why")
 
@@ -110,7 +116,13 @@ class Routes:
             exchange.refuse(503, "the server is stopping", retry_after=inference.RETRY_SECONDS)
 
     def _metrics(self, exchange: Exchange) -> None:
-        exchange.answer(200, metrics.text(model.metrics for model in self._models), kind=_METRICS)
+        found = metrics.text((model.metrics for model in self._models), self._comparisons.totals)
+        exchange.answer(200, found, kind=_METRICS)
+
+    def _infer(self, exchange: Exchange, model: HostedModel, name: str) -> None:
+        if exchange.compared_percent:
+            self._comparisons.watch(exchange, model.work.name, name)
+        infer(exchange, model, name)
 
 
 def infer(exchange: Exchange, model: HostedModel, name: str) -> None:

@@ -17,6 +17,7 @@ from modelyard.runtime.front.exchange import Exchange
 from modelyard.runtime.front.http import Connection, Limits
 from modelyard.runtime.front.models import host
 from modelyard.runtime.front.routes import Routes
+from modelyard.runtime.front.shadow import Shadow
 from modelyard.wire.work import ServeWork
 
 _log = logging.getLogger(__name__)
@@ -32,9 +33,13 @@ _DRAIN_IDLE_SECONDS = 0.1  # a connection this young may still be about to send 
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to listen: socket, the path of a Unix socket (mode 0600), or a host and port of this machine (0: any)."""
+    """Where to listen: socket, the path of a Unix socket (mode 0600), or a host and port of this machine (0: any).
+
+    gateway_secret: what requests must bear in GATEWAY_HEADER, "": nothing.
+    """
 
     socket: str = ""
+    gateway_secret: str = ""
     host: str = "127.0.0.1"
     port: int = 0
 
@@ -46,21 +51,24 @@ async def serve(
     *,
     stop: asyncio.Event,
     ready: Callable[[str], None],
+    comparisons: Shadow | None = None,
 ) -> None:
     """Serve until `stop` is set and requests in flight are answered, at most work.drain_seconds.
 
     backends: by ModelWork.name; the caller closes them. ready: called with the address (a path or `host:port`) once
-    every model answered its first inference and the server listens. Raises LoadFailed when a model does not answer, and
-    UserError when it cannot listen there.
+    every model answered its first inference and the server listens. comparisons: of copies of requests. Raises
+    LoadFailed when a model does not answer, and UserError when it cannot listen there.
     """
     models = [await host(model, backends[model.name], work) for model in work.models]
-    routes = Routes(models, ready=lambda: not stop.is_set())
-    server = _Server(routes, Limits(body_bytes=work.max_body_bytes), stop, local_only=not listen.socket)
+    routes = Routes(models, ready=lambda: not stop.is_set(), comparisons=comparisons)
+    server = _Server(routes, Limits(body_bytes=work.max_body_bytes), stop, listen)
     await server.start(listen)
     try:
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(model.batcher.run()) for model in models]
             running.append(tasks.create_task(server.watch()))
+            if comparisons is not None:
+                running.append(tasks.create_task(comparisons.run()))
             ready(server.address)
             await stop.wait()
             _log.info("stopping: not ready from now on")
@@ -75,8 +83,9 @@ async def serve(
 class _Server:
     """A listening socket and the connections that came through it. (`http.Site`)"""
 
-    def __init__(self, routes: Routes, limits: Limits, stop: asyncio.Event, *, local_only: bool) -> None:
-        self.local_only = local_only
+    def __init__(self, routes: Routes, limits: Limits, stop: asyncio.Event, listen: Listen) -> None:
+        self.local_only = not listen.socket
+        self.gateway_secret = listen.gateway_secret.encode()
         self.limits = limits
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()

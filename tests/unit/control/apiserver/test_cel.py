@@ -49,6 +49,18 @@ def test_values_of_maps_have_rules_too() -> None:
     assert [cause.field for cause in cel.check(schema, {"a": 1, "b": 2}, None)] == ["a"]
 
 
+@pytest.mark.parametrize(("numbers", "holds"), [([40, 60], True), ([99.5, 0.5], True), ([], False), ([99], False)])
+def test_numbers_of_a_list_are_added_up(numbers: list[float], holds: bool) -> None:
+    schema = {"properties": {"a": ruled(rule="self.sum() == 100", message="not all") | {"type": "array"}}}
+    found = [cause.message for cause in cel.check(schema, {"a": numbers}, None)]
+    assert found == ([] if holds else ['Invalid value: "array": not all'])
+
+
+def test_what_cannot_be_added_up_is_an_error() -> None:
+    (cause,) = cel.check(ruled(rule="self.a.sum() == 1"), {"a": ["x"]}, None)
+    assert "evaluating rule: self.a.sum() == 1" in cause.message
+
+
 @pytest.mark.parametrize("rule", ["self.missing == 1", "self.a + 1 == 2", "1 / 0 == 1", "nonsense(", "self.a"])
 def test_a_rule_that_cannot_be_evaluated_is_an_error_that_names_it(rule: str) -> None:
     (cause,) = cel.check(ruled(rule=rule, message="never shown"), {"a": "text"}, None)

@@ -31,7 +31,7 @@ def test_faults_of_metadata_and_missing_parts_are_told() -> None:
 def test_a_kind_that_is_not_served_names_those_that_are() -> None:
     (error,) = check({"apiVersion": "apps/v1", "kind": "Deployment"})
     assert error.path == "kind"
-    assert "expected one of ClusterRole, ClusterRoleBinding, ConfigMap" in error.message
+    assert "expected one of AccessPolicy, ClusterRole, ClusterRoleBinding, ConfigMap" in error.message
 
 
 def test_a_misspelled_kind_or_version_names_the_field_and_the_right_word() -> None:

@@ -10,6 +10,7 @@ from engine_streams_testing import BOOSTED, FOREST, StreamWorld, says
 from engine_testing import digest_of, virtual
 from modelyard.base.errors import RetryLater
 from modelyard.control.ir.observed import ReplicaState
+from modelyard.control.kube.client import ApiError
 from modelyard.control.kube.resources import CONTROLLERREVISIONS, MODELS, MODELSTREAMS
 from modelyard.wire.report import Failure
 
@@ -64,7 +65,11 @@ class Story:
             self.wanted = (uri, bool(replicas) and not suspend)
         elif kind == "delete" and world.find_stream() is not None:
             self._refusals, self.wanted = 0, None
-            await world.delete("ModelStream", "fraud")
+            try:
+                await world.delete("ModelStream", "fraud")
+            except ApiError as error:
+                if error.status != 404:  # one that was going may be gone by now
+                    raise
         elif kind == "away":
             (self._refusals,) = arguments
         elif kind == "restart":

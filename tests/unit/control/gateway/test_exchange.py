@@ -57,6 +57,45 @@ def test_a_client_that_comes_back_gets_only_what_differs() -> None:
     assert sent(exchange) == [(["changed", "new"], []), ([], ["gone"])]
 
 
+def test_what_is_put_again_while_its_removal_is_on_its_way_is_not_held() -> None:
+    things = table()
+    exchange = Exchange(things)
+    things.put(KIND, "x", b"one")
+    exchange.receive(request())
+    assert sent(exchange) == [(["x"], [])]
+    assert not exchange.holds(KIND, "x")
+    exchange.receive(request(response_nonce="1"))
+    assert exchange.holds(KIND, "x")
+    things.remove(KIND, "x")
+    exchange.touch(KIND, "x")
+    assert sent(exchange) == [([], ["x"])]
+    things.put(KIND, "x", b"one")
+    exchange.touch(KIND, "x")
+    assert not exchange.holds(KIND, "x")
+    exchange.receive(request(response_nonce="2"))
+    assert not exchange.holds(KIND, "x")
+    assert sent(exchange) == [(["x"], [])]
+    exchange.receive(request(response_nonce="3"))
+    assert exchange.holds(KIND, "x")
+
+
+def test_what_an_earlier_control_plane_told_stays_until_the_table_is_whole() -> None:
+    things = table()
+    things.is_whole = False
+    for name in ("kept", "removed"):
+        things.put(KIND, name, b"one")
+    exchange = Exchange(things)
+    exchange.receive(request(initial_resource_versions={"kept": "old", "removed": "old", "inherited": "old"}))
+    assert sent(exchange) == [(["kept", "removed"], [])]
+    exchange.receive(request(response_nonce="1"))
+    things.remove(KIND, "removed")
+    exchange.touch(KIND, "removed")
+    assert sent(exchange) == [([], ["removed"])]
+    things.is_whole = True
+    exchange.touch_surplus()
+    assert sent(exchange) == [([], ["inherited"])]
+
+
 def test_a_client_that_asks_again_for_a_name_gets_it_again() -> None:
     things = table()
     things.put(KIND, "x", b"one")

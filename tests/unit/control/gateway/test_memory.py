@@ -3,20 +3,27 @@
 import pytest
 
 from modelyard.control.gateway.memory import MemoryGateway
+from modelyard.control.ir.access import OPEN
 from modelyard.control.ir.observed import ObservedRoute
+from modelyard.control.ir.platform import Issuer, Platform
 from modelyard.control.ir.route import Backend, Endpoints, Route
-from modelyard.testing.gateway_suite import IRIS, GatewaySuite, route
+from modelyard.testing.gateway_suite import IRIS, Bearer, GatewaySuite, route
 
 
 class Rig:
     def __init__(self) -> None:
         self.gateway = MemoryGateway()
+        self.gateway.configure(Platform(authentication="none"))
+        self.issuers = tuple(
+            Issuer(name=each, url=f"https://{each}.example", audiences=("models",), keys="{}")
+            for each in ("corp", "other")
+        )
 
     async def endpoints(self, unit: str) -> Endpoints:
         return Endpoints(unit=unit, addresses=(f"unix:/run/{unit}.sock",))
 
-    async def ask(self, public_id: str) -> tuple[int, str]:
-        return self.gateway.ask(public_id)
+    async def ask(self, public_id: str, bearer: Bearer | None = None) -> tuple[int, str]:
+        return self.gateway.ask(public_id, *(bearer or ()))
 
 
 @pytest.fixture
@@ -40,7 +47,7 @@ async def test_a_test_can_have_routes_rejected() -> None:
     gateway = MemoryGateway(refuses=lambda each: "no" if each.timeout_seconds > 60 else "")
     endpoints = (Endpoints(unit="a"),)
     await gateway.publish((route(IRIS, "a"),), endpoints)
-    slow = Route(owner=IRIS, ids=("iris",), backends=(Backend(unit="a"),), timeout_seconds=61)
+    slow = Route(owner=IRIS, ids=("iris",), backends=(Backend(unit="a"),), timeout_seconds=61, access=OPEN)
     await gateway.publish((slow,), endpoints)
     assert gateway.observe(IRIS) == ObservedRoute(acknowledged=route(IRIS, "a"), rejected="no")
 

@@ -44,6 +44,7 @@ class World:
 
     model: str = NAMES[0]
     replicas: int = 1
+    traffic: list[dict[str, Any]] | None = None
     status: dict[str, Any] = field(default_factory=dict)
     revisions: dict[str, Revision] = field(default_factory=dict)
     units: dict[str, list[ReplicaState]] = field(default_factory=dict)
@@ -59,7 +60,7 @@ class World:
             "apiVersion": "modelyard.dev/v1alpha1",
             "kind": "ModelService",
             "metadata": {"name": "digits", "uid": "s-1"},
-            "spec": {"model": {"name": self.model}, "replicas": self.replicas},
+            "spec": {"model": {"name": self.model}, "replicas": self.replicas, "traffic": self.traffic},
             "status": self.status,
         }
         declared = load.decode(body)
@@ -70,7 +71,7 @@ class World:
             revisions=tuple(self.revisions.values()),
             observed=self.observed(),
             route=ObservedRoute(acknowledged=self.acknowledged),
-            in_transit=tuple(backend.unit for route in self.told for backend in route.backends),
+            in_transit=tuple(self.told),
         )
 
     def observed(self) -> Observed:
@@ -94,6 +95,7 @@ class World:
             self.revisions[revision.name] = revision
             self.numbers.append(revision.number)
         for name in outcome.desired.obsolete:
+            assert name not in self.named(), "a revision that is named is kept"
             del self.revisions[name]
         assert outcome.status is not None
         self.status = outcome.status
@@ -102,6 +104,9 @@ class World:
         for action in actions:
             self.apply(action)
         return outcome, actions
+
+    def named(self) -> set[str]:
+        return {each["revision"] for each in self.traffic or ()}
 
     def apply(self, action: Action) -> None:
         match action:
@@ -131,28 +136,55 @@ class World:
     def check(self, outcome: Outcome, actions: tuple[Action, ...]) -> None:
         observed = self.observed()
         (route,) = outcome.desired.routes
-        serving = {b.unit for r in (self.acknowledged, route, *self.told) if r for b in r.backends}
+        serving = {unit for r in (self.acknowledged, route, *self.told) if r for unit in r.units}
         stopped = {action.unit for action in actions if isinstance(action, Stop)}
         in_force = {b.unit for b in (self.acknowledged.backends if self.acknowledged else ())}
         if self.acknowledged is None and not route.backends and self.replicas:
             reachable = {b.unit for each in self.told for b in each.backends}
             assert not any(ready_replicas(observed, unit) for unit in reachable), "what may be serving goes on serving"
         assert not stopped & serving, "a unit that gets traffic is never stopped"
-        for backend in route.backends:
-            ready = ready_replicas(observed, backend.unit)
-            assert ready >= 1, "traffic never goes where nothing is ready"
-            for old in in_force:
-                assert ready >= min(self.replicas, ready_replicas(observed, old)), "nor to a less ready revision"
+        assert sum(backend.weight for backend in route.backends) in (0, 100)
+        if self.named() <= {"latest", *self.revisions}:
+            self.check_readiness(route, in_force)
+        elif self.acknowledged and self.acknowledged.backends and self.replicas:
+            assert route.backends == self.acknowledged.backends, "what is in force stays while a revision is missing"
+        if self.replicas:
+            wanted = {each.unit.revision for each in outcome.desired.units}
+            assert self.named() & set(self.revisions) <= wanted, "what is named runs"
         for action in actions:
             if isinstance(action, Start):
                 assert action.unit.revision in self.revisions, "only what was recorded runs"
+
+    def check_readiness(self, route: Route, in_force: set[str]) -> None:
+        observed = self.observed()
+        for backend in route.backends:
+            ready = ready_replicas(observed, backend.unit)
+            assert ready >= 1, "traffic never goes where nothing is ready"
+            if self.traffic is not None and backend.unit in in_force:
+                continue  # a share of its own is kept
+            for old in in_force:
+                assert ready >= min(self.replicas, ready_replicas(observed, old)), "nor to a less ready revision"
 
 
 def replace_unit(unit: ObservedUnit, replicas: int, members: tuple[ObservedReplica, ...]) -> ObservedUnit:
     return ObservedUnit(unit=unit.unit, replicas=replicas, members=members)
 
 
+@st.composite
+def shares(draw: st.DrawFn) -> list[dict[str, Any]] | None:
+    """Valid `spec.traffic`, of revisions that may exist."""
+    names = draw(st.lists(st.sampled_from(["latest", *(f"digits-svc-0000{n}" for n in range(1, 6))]), max_size=3))
+    if not names:
+        return None
+    cuts = sorted(draw(st.lists(st.integers(0, 100), min_size=len(names) - 1, max_size=len(names) - 1)))
+    percents = [after - before for before, after in zip([0, *cuts], [*cuts, 100], strict=True)]
+    splits = [{"revision": name, "percent": percent} for name, percent in zip(names, percents, strict=True)]
+    extra = draw(st.sampled_from([None, {"mirror": {"percent": 50}}, {"tag": "canary"}]))
+    return [*splits, {"revision": draw(st.sampled_from([*names, "digits-svc-00002"])), **extra}] if extra else splits
+
+
 EVENTS = st.one_of(
+    st.tuples(st.just("share"), shares()),
     st.tuples(st.just("switch"), st.sampled_from(NAMES)),
     st.tuples(st.just("scale"), st.integers(0, 3)),
     st.tuples(st.just("ready"), st.integers(0, 5)),
@@ -167,6 +199,8 @@ def happen(world: World, kind: str, argument: Any) -> None:
     places = [(name, i) for name, states in sorted(world.units.items()) for i in range(len(states))]
     if kind == "switch":
         world.model = argument
+    elif kind == "share":
+        world.traffic = argument
     elif kind == "scale":
         world.replicas = argument
     elif kind in ("ready", "crash") and places:
@@ -201,6 +235,7 @@ def test_every_history_ends_with_the_declared_spec_serving(history: list[tuple[s
         happen(world, kind, argument)
         world.settle()
     world.replicas = replicas
+    world.traffic = None
     for _ in range(4):
         world.settle()
         world.units = {name: [READY for _ in states] for name, states in world.units.items()}
@@ -226,3 +261,38 @@ def test_scaling_and_the_timeout_make_no_revision() -> None:
         ),
     )
     assert service.desire(scaled, 0.0).desired.records == ()
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(EVENTS, max_size=20), shares())
+def test_every_history_ends_with_the_declared_shares(
+    history: list[tuple[str, Any]], traffic: list[dict[str, Any]] | None
+) -> None:
+    world = World()
+    for kind, argument in history:
+        happen(world, kind, argument)
+        world.settle()
+    world.replicas = max(1, world.replicas)
+    world.traffic = traffic = traffic or [{"revision": "latest", "percent": 100}]
+    for _ in range(4):
+        world.settle()
+        world.units = {name: [READY for _ in states] for name, states in world.units.items()}
+        world.settle()
+        world.acknowledge(world.told[-1])
+    outcome = world.settle()
+    assert outcome.status is not None
+    reason = outcome.status["conditions"][0]["reason"]
+    if not world.named() <= {"latest", *world.revisions}:
+        assert reason == "RevisionNotFound"
+        return
+    assert reason == "Serving"
+    newest = max(world.revisions.values(), key=lambda revision: revision.number)
+    declared: dict[str, int] = {}
+    for each in traffic:
+        name = newest.name if each["revision"] == "latest" else each["revision"]
+        declared[name] = declared.get(name, 0) + each.get("percent", 0)
+    assert world.acknowledged is not None
+    shared = {world.known[each.unit].unit.revision: each.weight for each in world.acknowledged.backends}
+    assert shared == {name: percent for name, percent in declared.items() if percent}
+    running = {world.known[unit].unit.revision for unit in world.units}
+    assert running == {newest.name, *declared}, "and nothing else runs"

@@ -262,7 +262,8 @@ class World:
             assert status.get("records", 0) <= sum(self.offsets.values()), "nothing is counted twice"
         (ready,) = [each for each in status["conditions"] if each["type"] == "Ready"]
         if ready["status"] == "True":
-            held = {number for _, _, each in self.runners(READY) if each.told for number in each.held}
+            # One that is asked to end scores on until it has given up what it holds.
+            held = {number for _, _, each in self.runners(READY, DRAINING) if each.told for number in each.held}
             moves = {each["number"] for each in status["partitions"] if "freeSince" in each}
             assert not moves or self._was_ready(), "what moves keeps Ready, and does not bring it about"
             assert held | moves == set(range(PARTITIONS)), "Ready means that every partition is scored"

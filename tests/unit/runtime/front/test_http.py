@@ -67,6 +67,7 @@ class Site:
         self.draining = False
         self.full = False
         self.local_only = local_only
+        self.gateway_secret = b""
         self.limits = limits
         self.asked: list[Exchange] = []
         self.clients: set[Connection] = set()
@@ -119,6 +120,22 @@ def test_answers_are_written_in_the_order_of_the_requests() -> None:
     assert wire.statuses == []
     wire.site.asked[0].answer(400, b"a")
     assert wire.statuses == [400, 200, 404]
+
+
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        ("X-Request-Id: order 17\r\n", "order 17"),
+        ("x-request-id: a\tb\xff\r\n", "a?b\ufffd\ufffd"),
+        (f"x-request-id: {'x' * 300}\r\n", "x" * 128),
+        ("", "without an id"),
+    ],
+)
+def test_a_request_has_a_name_that_a_line_of_a_log_can_hold(sent: str, name: str) -> None:
+    wire = Wire()
+    wire.feed(post("/a", b"", sent) + get("/b"))
+    first, second = wire.site.asked
+    assert (first.name, second.name) == (name, "without an id")
 
 
 def test_a_request_is_the_same_however_its_bytes_arrive() -> None:
@@ -317,3 +334,67 @@ def test_any_bytes_in_any_pieces_end_in_answers_or_one_refusal(data: bytes, plac
         wire.after(100)  # whatever is half done is over by now
         wire.after(100)
         assert not wire.connection.busy
+
+
+SECRET = b"5" * 64
+
+
+def answered(request: bytes, cuts: list[int]) -> list[int]:
+    """The statuses of a server that demands SECRET, however the bytes arrive."""
+    wire = Wire()
+    wire.site.gateway_secret = SECRET
+    for start, end in zip([0, *cuts], [*cuts, len(request)], strict=True):
+        wire.feed(request[start:end])
+    return wire.statuses
+
+
+@given(st.binary(max_size=80).filter(lambda value: value.strip(b" \t") != SECRET and not set(value) & set(b"\r\n\0")))
+def test_no_other_value_passes_for_the_gateways_secret(value: bytes) -> None:
+    assert answered(get("/now").replace(b"\r\n\r\n", b"\r\nx-modelyard-gateway: " + value + b"\r\n\r\n"), []) in (
+        [403],
+        [400],
+    )
+
+
+@given(st.data())
+def test_the_gateways_secret_is_found_however_its_bytes_arrive(data: st.DataObject) -> None:
+    request = get("/now", f"X-Modelyard-Gateway: {SECRET.decode()}\r\n")
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(request)), max_size=6)))
+    assert answered(request, cuts) == [200]
+
+
+def test_each_request_of_a_connection_must_bear_the_gateways_secret() -> None:
+    bearing = get("/now", f"x-modelyard-gateway: {SECRET.decode()}\r\n")
+    assert answered(bearing + get("/now") + bearing, []) == [200, 403]
+    assert answered(get("/metrics"), []) == []  # handed on to whoever answers it
+
+
+@pytest.mark.parametrize(
+    ("value", "percent"),
+    [("0", 0), ("25", 25), ("100", 100), ("101", 100), ("1e1", 0), ("-1", 0), ("", 0), ("0100", 0), ("\xb2", 0)],
+)
+def test_a_copy_says_how_many_of_a_hundred_are_compared(value: str, percent: int) -> None:
+    wire = Wire()
+    wire.site.gateway_secret = SECRET
+    bearing = f"x-modelyard-gateway: {SECRET.decode()}\r\n"
+    request = post("/a", b"{}", f"{bearing}X-Modelyard-Shadow: @\r\n")
+    wire.feed(request.replace(b"@", value.encode("latin-1")) + post("/b", b"{}", bearing))
+    first, second = wire.site.asked
+    assert (first.compared_percent, second.compared_percent) == (percent, 0)
+
+
+def test_nobody_but_the_gateway_is_believed_about_copies() -> None:
+    wire = Wire()
+    wire.feed(post("/a", b"{}", "x-modelyard-shadow: 100\r\n"))
+    assert [each.compared_percent for each in wire.site.asked] == [0]
+
+
+def test_the_answer_is_told_once_after_it_was_written() -> None:
+    wire = Wire()
+    wire.feed(post("/a", b"{}"))
+    (asked,) = wire.site.asked
+    told: list[tuple[int, bytes, bool]] = []
+    asked.told = lambda status, body: told.append((status, body, wire.statuses == [400]))
+    asked.answer(400, b"no")
+    assert told == [(400, b"no", True)]
+    assert asked.told is None

@@ -1,5 +1,6 @@
 from modelyard.runtime.front import metrics
 from modelyard.runtime.front.metrics import ModelMetrics
+from modelyard.wire.report import ShadowReport
 
 
 def test_histograms_are_cumulative_and_bounds_belong_to_their_bucket() -> None:
@@ -28,3 +29,15 @@ def test_every_model_and_code_has_its_own_line_and_every_metric_says_what_it_is(
     names = {line.split("{")[0] for line in lines if not line.startswith("#")}
     described = {line.split()[2] for line in lines if line.startswith("# TYPE")}
     assert {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in names} == described
+
+
+def test_comparisons_are_told_once_there_are_some() -> None:
+    assert b"shadow" not in metrics.text([ModelMetrics("m")])
+    found = ShadowReport(compared=7, different=2, noisy=1, skipped=3, largest_difference=0.25)
+    lines = metrics.text([ModelMetrics("m")], {"m": found}).decode().splitlines()
+    assert 'modelyard_shadow_answers_total{model="m",outcome="equal"} 5' in lines
+    assert 'modelyard_shadow_answers_total{model="m",outcome="different"} 2' in lines
+    assert 'modelyard_shadow_answers_total{model="m",outcome="skipped"} 3' in lines
+    assert 'modelyard_shadow_noisy_total{model="m"} 1' in lines
+    assert 'modelyard_shadow_largest_difference{model="m",between="answers",kind="absolute"} 0.25' in lines
+    assert 'modelyard_shadow_largest_difference{model="m",between="noise",kind="relative"} 0' in lines

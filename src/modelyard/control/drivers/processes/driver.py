@@ -23,9 +23,11 @@ from modelyard.control.drivers.processes.task import OnceRun, TaskRun
 from modelyard.control.drivers.processes.unit import UnitRun
 from modelyard.control.drivers.processes.watchdog import Subject, watch
 from modelyard.control.drivers.variables import SecretFiles, Secrets
+from modelyard.control.ir import unit_secret as unit_secrets
 from modelyard.control.ir.actions import Action, Adjust, Forget, Resize, Run, Start, Stop
 from modelyard.control.ir.observed import Capabilities, Observed
 from modelyard.control.ir.task import Task
+from modelyard.control.ir.unit_secret import UnitSecret
 from modelyard.control.ir.values import Key
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,8 @@ class ProcessDriver:
     """Runs while entered: `async with ProcessDriver(...) as driver`. Enter it in the main thread.
 
     secrets: asked with a namespace and a key each time a process starts; secret_files: with a namespace and the name of
-    a Secret, for all its keys. machine: what may be promised to processes; by default all memory and cores of this one.
+    a Secret, for all its keys. unit_secret: what those who serve requests demand of the gateway. machine: what may be
+    promised to processes; by default all memory and cores of this one.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class ProcessDriver:
         folders: Folders,
         secrets: Secrets,
         secret_files: SecretFiles = lambda *_: None,
+        unit_secret: UnitSecret = unit_secrets.none,
         programs: Programs | None = None,
         machine: Machine | None = None,
         clock: Clock | None = None,
@@ -65,6 +69,7 @@ class ProcessDriver:
             folders=folders,
             secrets=secrets,
             secret_files=secret_files,
+            unit_secret=unit_secret,
             ledger=Ledger(machine, freed=self.look_again),
             clock=clock or SystemClock(),
         )

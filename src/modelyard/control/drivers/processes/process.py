@@ -14,7 +14,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -42,7 +42,7 @@ _POLL_SECONDS = 0.1
 class Order:
     """What to run. name: of the replica or member; namespace: where its Secrets are; socket: whether it listens.
 
-    index, attempt, master: as in Place.
+    gateway_secret: what it demands of requests, "": nothing. index, attempt, master: as in Place.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Order:
     variables: tuple[Variable, ...]
     credentials: tuple[Credential, ...] = ()
     socket: bool = False
+    gateway_secret: str = field(default="", repr=False)
     index: int = 0
     attempt: int = 1
     master: str = ""
@@ -62,14 +63,18 @@ def start(site: Site, order: Order, log: Log, ended: Callable[[], None]) -> "Pro
 
     Call it from the main thread: what is started dies with the thread that did it.
     """
+    opened = files(order.credentials, order.namespace, site.secret_files)
+    if order.gateway_secret:
+        opened[f"{wire.GATEWAY_ROLE}/{wire.GATEWAY_FILE}"] = order.gateway_secret.encode()
     place = msgspec.structs.replace(
-        site.folders.place(order.name, socket=order.socket, broker=asks_broker(order.work)),
-        secrets=str(site.folders.secrets(order.name)) if order.credentials else "",
+        site.folders.place(
+            order.name, socket=order.socket, broker=asks_broker(order.work), shadow=bool(order.gateway_secret)
+        ),
+        secrets=str(site.folders.secrets(order.name)) if order.credentials or opened else "",
         index=order.index,
         attempt=order.attempt,
         master=order.master,
     )
-    opened = files(order.credentials, order.namespace, site.secret_files)
     seen = environment(place, values(order.variables, order.namespace, site.secrets), ours=os.environ)
     try:
         _prepare(site, order, place, opened)
@@ -95,8 +100,8 @@ def _prepare(site: Site, order: Order, place: Place, opened: dict[str, bytes]) -
     own = site.folders.own(order.name)
     for folder in (own, Path(place.scratch)):
         folder.mkdir(mode=0o700, parents=True)
-    if order.credentials:
-        roles = {credential.role for credential in order.credentials}
+    if place.secrets:
+        roles = {credential.role for credential in order.credentials} | {name.partition("/")[0] for name in opened}
         for folder in (Path(place.secrets), *(Path(place.secrets) / role for role in sorted(roles))):
             folder.mkdir(mode=0o700)
     _write(Path(place.work), wire.encode(order.work))

@@ -96,7 +96,7 @@ class Replica:
             pid=self.process.pid if self.process else 0,
             started_at=self._started_at,
             restarts=self._restarts,
-            report=self._report if self._follows else None,
+            report=self._shown(self._report),
             trouble=self._trouble,
         )
 
@@ -169,6 +169,7 @@ class Replica:
             variables=self._unit.variables,
             credentials=self._unit.credentials,
             socket=True,
+            gateway_secret="" if self._follows else self._site.unit_secret(self._unit.name),
         )
         self._cause = None
         process = start(self._site, order, self._log, self._attention.wake)
@@ -232,8 +233,14 @@ class Replica:
             self.end(Reason.CRASHED, f"was ended, since {error}")
             return
         if report is not None and report != self._report:
-            self._report, self._news = report, True
+            self._news = self._news or self._shown(report) != self._shown(self._report)
+            self._report = report
             self._attention.wake()
+
+    def _shown(self, report: Report | None) -> Report | None:
+        """What of a report is for others: of a server that it is ready is told by its state."""
+        tells = report and (self._follows or (report.serve and report.serve.shadow))
+        return report if tells else None
 
     @property
     def _failure(self) -> Failure | None:

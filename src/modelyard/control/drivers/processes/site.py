@@ -11,6 +11,8 @@ from pathlib import Path
 from modelyard.base.clock import Clock
 from modelyard.control.drivers.ledger import Ledger
 from modelyard.control.drivers.variables import SecretFiles, Secrets
+from modelyard.control.ir import names
+from modelyard.control.ir.unit_secret import UnitSecret
 from modelyard.wire.work import Place, WorkSpec
 
 LONGEST_RUN_FOLDER = 60
@@ -56,8 +58,9 @@ class Folders:
         """The private folder of a replica, or a member of a task."""
         return self.work / name
 
-    def place(self, name: str, *, socket: bool, broker: bool = False) -> Place:
-        """Where a process finds its things. socket: whether it listens; broker: whether it may need the local one."""
+    def place(self, name: str, *, socket: bool, broker: bool = False, shadow: bool = False) -> Place:
+        """Where a process finds its things. socket: whether it listens; broker: whether it may need the local one;
+        shadow: whether it may get copies of requests."""
         own = self.own(name)
         return Place(
             work=str(own / "work.json"),
@@ -67,6 +70,7 @@ class Folders:
             root=str(self.root),
             socket=str(self.socket(name)) if socket else "",
             broker=str(self.broker()) if broker else "",
+            shadow=str(self.run / names.SHADOW_SOCKET) if shadow else "",
         )
 
     def broker(self) -> Path:
@@ -116,5 +120,6 @@ class Site:
     folders: Folders
     secrets: Secrets
     secret_files: SecretFiles
+    unit_secret: UnitSecret
     ledger: Ledger
     clock: Clock

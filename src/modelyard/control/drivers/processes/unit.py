@@ -13,6 +13,9 @@ from modelyard.control.ir.observed import ObservedUnit, Usage
 from modelyard.control.ir.unit import Unit
 from modelyard.wire.work import WorkSpec
 
+_SERVE_LOOK_SECONDS = 2.0
+"""They have news only while copies of requests are compared, and no more often."""
+
 
 class UnitRun:
     """changed: called after every change of what `observed` tells; `gone` tells when there is nothing left of it."""
@@ -28,8 +31,8 @@ class UnitRun:
         self._members: dict[int, Replica] = {}
         self._left = Usage()
         self._attention = Attention()
-        if unit.work.stream is not None:
-            group.create_task(self._watch())
+        self._look_seconds = LOOK_SECONDS if unit.work.stream is not None else _SERVE_LOOK_SECONDS
+        group.create_task(self._watch())
 
     @property
     def gone(self) -> bool:
@@ -98,7 +101,7 @@ class UnitRun:
         """Look at the reports of all replicas at once: however many have news, their owner is told once in a while."""
         while not self.gone:
             if self._works:
-                await self._attention.until(lambda: self.gone, LOOK_SECONDS)
+                await self._attention.until(lambda: self.gone, self._look_seconds)
             else:
                 await self._attention.until(lambda: self.gone or self._works)
             if any([member.look() for member in self.members]):  # noqa: C419  all of them
