@@ -26,7 +26,6 @@ ROOTS = (
     "envoy.config.trace.v3.opentelemetry_pb2",
     "envoy.extensions.access_loggers.file.v3.file_pb2",
     "envoy.extensions.access_loggers.filters.cel.v3.cel_pb2",
-    "envoy.extensions.access_loggers.stats.v3.stats_pb2",
     "envoy.extensions.bootstrap.internal_listener.v3.internal_listener_pb2",
     "envoy.extensions.common.matching.v3.extension_matcher_pb2",
     "envoy.extensions.compression.gzip.compressor.v3.gzip_pb2",

@@ -11,7 +11,7 @@ from modelyard.api.access import AccessPolicy
 from modelyard.api.job import ModelJob
 from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
-from modelyard.api.service import ModelService
+from modelyard.api.service import HEADER_PATTERN, TAG_PATTERN, ModelService
 from modelyard.api.stream import FILTER_PATTERN, STREAM_PATTERN, SUBJECT_PATTERN, ModelStream
 from modelyard.base import durations, ids
 from modelyard.base.errors import FieldError, InvalidFields, UserError
@@ -45,6 +45,8 @@ _SPELLINGS = {
     durations.PATTERN: "expected a duration: numbers with units ms, s, m or h, such as 30s or 1m30s",
     ids.NAME_PATTERN: "expected lower-case letters, digits and '-', with a letter or digit at both ends",
     ids.DIGEST_PATTERN: "expected sha256: and 64 hexadecimal digits",
+    TAG_PATTERN: "expected a word of lower-case letters, digits and '-' that begins with a letter",
+    HEADER_PATTERN: "expected the name of a header: letters, digits and '-'",
     STREAM_PATTERN: "expected the name of a stream: letters, digits, '-' and '_'",
     SUBJECT_PATTERN: "expected a subject: words with dots between them, without blanks, * and >",
     FILTER_PATTERN: "expected a subject: words with dots between them; * stands for one word, a last > for the rest",
@@ -181,6 +183,10 @@ def _path(location: tuple[int | str, ...]) -> str:
 def _sentence(kind: str, message: str, context: Mapping[str, Any]) -> str:
     if kind == "string_pattern_mismatch" and context.get("pattern") in _SPELLINGS:
         return _SPELLINGS[context["pattern"]]
+    if kind in ("too_short", "too_long"):
+        few = kind == "too_short"
+        count = context["min_length" if few else "max_length"]
+        return f"expected at {'least' if few else 'most'} {count} item{'s' if count > 1 else ''}"
     if kind in _SENTENCES:
         return _SENTENCES[kind]
     message = message.removeprefix("Value error, ")

@@ -47,6 +47,4 @@ def _compared(found: Mapping[str, Any]) -> str:
 
 def answering(status: Mapping[str, Any]) -> list[str]:
     """The revisions that answer callers; of a service's status."""
-    return list(
-        dict.fromkeys(str(each.get("revision")) for each in status.get("traffic") or () if each.get("percent"))
-    )
+    return list(dict.fromkeys(str(each.get("revision")) for each in status.get("traffic") or () if each.get("percent")))

@@ -33,9 +33,9 @@ class ShadowReport(_Struct, frozen=True, kw_only=True):
     """What came of comparing answers to copies of requests with those of the revision that serves.
 
     That one is asked twice. compared: both answered. different: of these, by more than what the one that serves differs
-    from itself; noisy: it does so. shadow_failed, serving_failed: only that one refused the request or failed; both_failed. skipped: chosen
-    for comparison and not compared. The largest: differences of two numbers that should be equal, in themselves and
-    relative to the larger one; noise: between the two answers of the one that serves.
+    from itself; noisy: it does so. shadow_failed, serving_failed: only that one refused the request or failed;
+    both_failed. skipped: chosen for comparison and not compared. The largest: differences of two numbers that should be
+    equal, in themselves and relative to the larger one; noise: between the two answers of the one that serves.
     """
 
     compared: int = 0

@@ -263,7 +263,8 @@ def test_why_and_describe_tell_what_failed(project: Project) -> None:
     described = project.run("describe", "modelservice", "digits").out
     assert "ModelNotReady" in described
     assert "last-applied" not in described
-    assert "there is no ModelService, ModelJob, ModelStream, Model, Runtime or AccessPolicy nope" in project.run("why", "nope").err
+    unknown = project.run("why", "nope").err
+    assert "there is no ModelService, ModelJob, ModelStream, Model, Runtime or AccessPolicy nope" in unknown
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")

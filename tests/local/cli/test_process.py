@@ -42,4 +42,4 @@ def test_shells_can_complete_commands(tmp_path: Path) -> None:
     done = subprocess.run(
         COMMAND, env={**os.environ, **asked}, cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["plain,refresh", "plain,restart", "plain,resume"]
+    assert done.stdout.split() == ["plain,requests", "plain,refresh", "plain,restart", "plain,resume"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from yard_testing import Yard
+from yard_testing import Yard, wait_until
 
 from .test_how_to import ROOT, blocks, shell
 
@@ -27,9 +27,11 @@ def test_a_new_model_comes_to_callers_step_by_step_as_written(tmp_path: Path) ->
         first, mirrored, shared, everything = blocks(PAGE, "bash")
         assert answers(shell(tmp_path, first)) == {"1": 450}
         said = shell(tmp_path, mirrored)
+        described = mirrored.strip().splitlines()[-1]
         assert answers(said) == {"1": 450, "2": 450}
         assert "digits-svc-00001 100%; digits-svc-00002 copies of 100%, tag next" in said
         assert "/v2/models/digits/versions/next" in said
+        wait_until(lambda: "answers to copies differ" in shell(tmp_path, described), "the comparison")
         found = answers(shell(tmp_path, shared))
         assert set(found) == {"1", "2"}
         assert 45 <= found["2"] <= 135

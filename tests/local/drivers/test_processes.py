@@ -68,6 +68,7 @@ async def test_a_server_finds_its_gateways_secret_in_a_file_for_it_alone(rig: Pr
     assert path.stat().st_mode & 0o777 == 0o600
     process = psutil.Process(replica.pid)
     assert process.environ()["MODELYARD_SECRETS"] == str(path.parent.parent)
+    assert process.environ()["MODELYARD_SHADOW"] == str(rig.folders.run / "shadow.sock")
     assert "sesame" not in " ".join((*process.cmdline(), *process.environ().values()))
     assert "sesame" not in (rig.folders.own(replica.name) / "work.json").read_text()
 

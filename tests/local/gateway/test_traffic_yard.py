@@ -1,6 +1,7 @@
 """Traffic on a server as a user starts it: two revisions, shares, a tag, copies, and back."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -35,7 +36,7 @@ def added(yard: Yard, version: str = "") -> tuple[float, str]:
 
 def traffic(yard: Yard) -> list[dict[str, Any]]:
     found = yard.get("modelservice", "plus")["status"].get("traffic", [])
-    return [{key: value for key, value in each.items() if key != "url"} for each in found]
+    return [{key: value for key, value in each.items() if key not in ("url", "mirror")} for each in found]
 
 
 async def scored(process: psutil.Process) -> int:
@@ -83,7 +84,8 @@ async def test_a_new_model_gets_an_address_a_share_copies_and_all(tmp_path: Path
             assert f"{yard.url}/v2/models/plus/versions/canary" in described
             assert f"{FIRST} (90 %) and {SECOND} (10 %) answer" in yard.cli("why", "plus")
 
-            mirror = ({"revision": FIRST, "percent": 100}, {"revision": SECOND, "mirror": {"percent": 100}})
+            copies = {"percent": 100, "comparePercent": 50}
+            mirror = ({"revision": FIRST, "percent": 100}, {"revision": SECOND, "mirror": copies})
             yard.apply(plus("two.onnx", *mirror))
             assert traffic(yard) == [
                 {"revision": FIRST, "percent": 100},
@@ -94,6 +96,7 @@ async def test_a_new_model_gets_an_address_a_share_copies_and_all(tmp_path: Path
             load.more(100)
             assert load.answers == {1.0}
             assert await scored(second) >= before + 90, "the copies were scored"
+            compares(yard)
 
             yard.apply(plus("two.onnx", {"revision": "plus-svc-00009", "percent": 100}), wait=False)
             wait_until(lambda: yard.condition("plus")["reason"] == "RevisionNotFound", "the revision is missed")
@@ -109,6 +112,21 @@ async def test_a_new_model_gets_an_address_a_share_copies_and_all(tmp_path: Path
             assert load.answers == {2.0}
             wait_until(lambda: not replica.is_running(), "the first revision ends")
         assert load.failures == []
+
+
+def compares(yard: Yard) -> None:
+    """Every second of the copies is compared: the answers are 1 apart, and the one that serves is not noisy."""
+
+    def told() -> dict[str, Any]:
+        found: dict[str, Any] = yard.get("modelservice", "plus")["status"]["traffic"][1].get("mirror", {})
+        return found if found.get("compared", 0) + found.get("skipped", 0) >= 45 else {}
+
+    found = wait_until(told, "the comparison")
+    assert found["compared"] >= 20
+    assert found["different"] == found["compared"]
+    assert (found["largestDifference"], found["largestNoise"], found["noisy"]) == ("1", "0", 0)
+    described = yard.cli("describe", "modelservice", "plus")
+    assert re.search(rf"{SECOND}: (\d+) of \1 answers to copies differ, by up to 1 ", described)
 
 
 def by_grpc(yard: Yard) -> None:

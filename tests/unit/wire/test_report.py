@@ -38,3 +38,22 @@ def test_nul_in_a_text_is_replaced_and_nothing_else(text: str) -> None:
     read = report.decode(report.encode(report.failure("RowFailed", text)))
     assert read.failure is not None
     assert read.failure.message == text.replace("\0", "\ufffd")
+
+
+def test_what_a_server_compared_fits_beside_its_models() -> None:
+    most = {
+        name: 1.7976931348623157e308 if name.startswith("largest_") else 2**63 - 1
+        for name in report.ShadowReport.__struct_fields__
+    }
+    shadow = report.ShadowReport(**most)  # type: ignore[arg-type]
+    found = report.Report(serve=report.ServeReport(ready=True, models=("m" * 256,) * 8, shadow=shadow))
+    assert report.decode(report.encode(found)) == found
+
+
+def test_several_comparisons_are_one() -> None:
+    one = report.ShadowReport(compared=1, different=1, largest_noise=0.5)
+    other = report.ShadowReport(compared=2, skipped=3, largest_noise=0.25, largest_difference=1.0)
+    assert report.together(()) == report.ShadowReport()
+    assert report.together((one, other)) == report.ShadowReport(
+        compared=3, different=1, skipped=3, largest_noise=0.5, largest_difference=1.0
+    )

@@ -33,7 +33,7 @@ def test_no_bytes_break_the_decoder(data: bytes) -> None:
 
 
 def test_a_place_survives_the_environment() -> None:
-    place = work.Place(work="/w", report="/r", cache="/c", scratch="/s", socket="/run/x.sock")
+    place = work.Place(work="/w", report="/r", cache="/c", scratch="/s", socket="/run/x.sock", shadow="/run/s.sock")
     assert work.Place.from_environment(place.environment()) == place
 
 

@@ -64,7 +64,9 @@ class Codec:
         if not isinstance(body, dict):
             raise Unusual
         names = tuple(body)
-        writers = self._writers.get(names) or self._arrange(names)
+        writers = self._writers.get(names)
+        if writers is None:
+            writers = self._arrange(names)
         return b"".join([write(body[name]) for name, write in writers])
 
     def _arrange(self, names: tuple[str, ...]) -> tuple[tuple[str, Write], ...]:

@@ -186,6 +186,8 @@ def bootstrap(ads_socket: str, admin_socket: str, limits: Limits) -> dict[str, A
         # A thousand clusters that nobody calls must cost little, and nobody reads most statistics.
         "cluster_manager": {"enable_deferred_cluster_creation": True},
         "stats_config": xds_stats.stats_config(xds_access.UNKNOWN_KEYS),
+        "stats_flush_interval": "5s",
+        "stats_eviction_interval": xds_stats.EVICTION,
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
         "overload_manager": _overload(limits),
         "layered_runtime": {

@@ -69,6 +69,8 @@ class Route(Value, frozen=True, kw_only=True):
     @property
     def units(self) -> tuple[str, ...]:
         """Every unit that requests or copies of them may go to, each once."""
+        if len(self.backends) == 1 and not self.versions and self.mirror is None:
+            return (self.backends[0].unit,)  # most are so, and every change asks several times
         mirrored = [self.mirror.unit] if self.mirror else []
         return tuple(dict.fromkeys([*(b.unit for b in self.backends), *(v.unit for v in self.versions), *mirrored]))
 

@@ -7,6 +7,7 @@ Source: Envoy API v3 (scoped_route.proto, cluster.proto, http_connection_manager
 """
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from modelyard.control.ir.platform import ACCOUNTS, OWN, Platform
@@ -170,8 +171,15 @@ def _model_entry(match: Json, route: Route, *, is_call: bool = False) -> Json:
             "response_headers_to_add": [_replaced("retry-after", "2")],
         }
         return _entry(match, route, answer)
+    action, calling = _actions(route)
+    return _entry(match, route, {"route": calling if is_call else action})
+
+
+@lru_cache(maxsize=16)  # the scopes of a route are rendered one after the other
+def _actions(route: Route) -> tuple[Part, Part]:
+    """Of its backends: for HTTP and for gRPC. Not to be changed by who gets them."""
     action = xds_traffic.shared(route)
-    return _entry(match, route, {"route": xds_traffic.calling(action) if is_call else action})
+    return Part(action), Part(xds_traffic.calling(action))
 
 
 def _entry(match: Json, route: Route, what: Json) -> Json:

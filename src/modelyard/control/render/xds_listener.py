@@ -64,6 +64,7 @@ def _connections(door: Door) -> Json:
         "early_header_mutation_extensions": [_headers(door)],
         **xds_door.limits(door),
         "http_filters": [
+            xds_access.filter_config(xds_access.RECOGNIZE, ADS),
             xds_access.filter_config(xds_access.AUTHENTICATE, ADS),
             xds_access.filter_config(xds_access.IDENTIFY, ADS),
             xds_access.filter_config(xds_access.DOORMAN, ADS),

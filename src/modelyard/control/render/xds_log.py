@@ -20,6 +20,7 @@ LONGEST_ID = 128
 _TYPE = "type.googleapis.com/"
 SET_FILTER_STATE = f"{_TYPE}envoy.extensions.filters.http.set_filter_state.v3.Config"
 _LONGEST_NAME = 253
+_MOST_ANSWERS = 200_000  # of some two hundred bytes each
 _PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 _FIELDS = {
@@ -70,10 +71,13 @@ def _answers() -> Json:
         "name": xds_stats.ANSWERS,
         "tags": [{"name": name, "value_format": value} for name, value in tags.items()],
     }
+    # Without bounds it would remember every model that was ever called.
+    scope = {"prefix": xds_stats.GATEWAY, "max_counters": _MOST_ANSWERS, "enable_eviction": True}
     return {
-        "@type": f"{_TYPE}envoy.extensions.access_loggers.stats.v3.Config",
-        "stat_prefix": xds_stats.GATEWAY,
-        "counters": [{"stat": stat, "value_fixed": 1}],
+        # Our descriptors are of an older release, which has no such scope.
+        "@type": f"{_TYPE}xds.type.v3.TypedStruct",
+        "type_url": f"{_TYPE}envoy.extensions.access_loggers.stats.v3.Config",
+        "value": {"stats_scope": scope, "counters": [{"stat": stat, "value_fixed": 1}]},
     }
 
 

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 LISTENER_NAME = "shadow"
 
-_MOST_REQUESTS = 16  # under way at one time, by all replicas that compare
+_MOST_REQUESTS = 16  # under way at one time, by all replicas that compare; as many wait
 _LARGEST_HEADERS_KB = 4
 _TYPE = "type.googleapis.com/envoy.extensions"
 _REFUSAL = '{"error": "only a revision that gets copies of requests is answered here, and only about those"}'

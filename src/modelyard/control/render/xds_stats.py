@@ -14,6 +14,8 @@ PREFIX = "cluster."
 GATEWAY_PREFIX = "http.gateway.downstream_"
 COUNTED = ("rq_active", "rq_[2-5]xx", "rq_retry", "rq_timeout", "rq_time", "cx_connect_fail")
 """After `cluster.<unit>.upstream_`."""
+EVICTION = "3600s"
+"""Counts of answers that did not grow for so long are forgotten; those of units stay as long as these do."""
 _BUCKETS_MILLISECONDS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 60_000)
 # Two labels; Envoy itself puts a third one behind, to count requests from inside and outside apart.
 _UNIT = r"[^.]+\.[^.]+"

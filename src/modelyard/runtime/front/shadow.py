@@ -189,7 +189,7 @@ class Shadow:
             self._changed.clear()
             try:
                 self._told(reports.together(self._totals.values()))
-            except OSError as error:
+            except (OSError, UserError) as error:
                 _log.warning("what was compared cannot be reported: %s", error)
             await asyncio.sleep(_TELL_SECONDS)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gateway_testing import becomes_true
+from modelyard.base.errors import UserError
 from modelyard.runtime.front import shadow
 from modelyard.runtime.front.asking import Answer, Unanswered
 from modelyard.runtime.front.exchange import Exchange
@@ -230,18 +231,21 @@ async def test_the_latest_sums_are_told_in_the_end(monkeypatch: pytest.MonkeyPat
         await becomes_true(lambda: world.told[-1:] == [ShadowReport(compared=5)])
 
 
-async def test_a_report_that_cannot_be_written_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("problem", [OSError("no space is left"), UserError("the report is too large")])
+async def test_a_report_that_cannot_be_written_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, problem: Exception
+) -> None:
     monkeypatch.setattr(shadow, "_TELL_SECONDS", 0)
+
+    def broken(_report: ShadowReport) -> None:
+        raise problem
+
     async with comparing() as world:
         monkeypatch.setattr(world.shadow, "_told", broken)
         world.copy()
         await world.becomes(compared=1)
         world.copy()
         await world.becomes(compared=2)
-
-
-def broken(_report: ShadowReport) -> None:
-    raise OSError("no space is left")
 
 
 def test_without_a_way_to_ask_nothing_is_compared() -> None:
