@@ -27,9 +27,11 @@ soak-streams: setup ## Score 200,000 records of a stream, each exactly once, und
 	@for run in $$(seq $${SOAK_RUNS:-20}); do MODELYARD_STREAM_RECORDS=$${MODELYARD_STREAM_RECORDS:-200000} \
 		$(PY) -m pytest -q tests/local/streams/test_exactly_once.py -k exactlyOnce || exit 1; done
 
-bench: setup ## Measure the inference front, the server at rest, jobs and streams, side by side with their yardsticks
+bench: setup ## Measure the inference front, the server at rest, the gateway, jobs and streams, side by side with their yardsticks
 	@PYTHONPATH=src:tests $(PY) bench/front.py
 	@PYTHONPATH=src:tests $(PY) bench/rest.py
+	@PYTHONPATH=src:tests $(PY) bench/gateway.py
+	@PYTHONPATH=src:tests $(PY) bench/gateway_scale.py
 	@PYTHONPATH=src:tests $(PY) bench/jobs.py
 	@PYTHONPATH=src:tests $(PY) bench/streams.py
 
