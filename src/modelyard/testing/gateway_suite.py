@@ -332,7 +332,9 @@ class GatewaySuite:
         await _answered(rig, "iris", 503)
         found = await _counted(rig, unit, lambda load: load.failed > 0)
         assert found == rig.gateway.load()[unit]
-        assert (found.answered, found.refused, found.in_flight) == (3, 0, 0)
+        # It may have answered until it was known that it has no replicas.
+        assert found.answered >= 3
+        assert (found.refused, found.in_flight) == (0, 0)
 
 
 async def _counted(rig: GatewayRig, unit: str, holds: Callable[[Load], bool]) -> Load:

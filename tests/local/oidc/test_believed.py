@@ -56,7 +56,7 @@ async def test_after_a_rotation_only_tokens_of_the_new_keys_count(gate: Any) -> 
 
 
 KEY, OTHER, RSA = signer(kid="corp"), signer(kid="evil"), signer("RS256", "rsa")
-NOW = int(time.time())
+NOW = int(time.time())  # when tests were collected: hours may have passed when one runs
 
 
 def claims(**others: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ ATTACKS: dict[str, Callable[[], str]] = {
     "another algorithm than the key's": lambda: tokens_testing.signed(RSA, claims(), alg="ES256"),
     "expired": lambda: tokens_testing.signed(KEY, claims(exp=NOW - 120)),
     "without an end": lambda: tokens_testing.signed(KEY, claims(exp=None)),
-    "not yet valid": lambda: tokens_testing.signed(KEY, claims(nbf=NOW + 600)),
+    "not yet valid": lambda: tokens_testing.signed(KEY, claims(nbf=NOW + 86_400)),
     "for somebody else": lambda: tokens_testing.signed(KEY, claims(aud="another")),
     "for nobody": lambda: tokens_testing.signed(KEY, claims(aud=None)),
     "of another issuer": lambda: tokens_testing.signed(KEY, claims(iss="https://other.example")),
