@@ -23,6 +23,8 @@ from modelyard.wire import jose
 OWNER = "owner"
 MASTERS = "system:masters"
 SHORTEST_SECONDS, LONGEST_SECONDS = 60, 90 * 24 * 3600
+_SKEW_SECONDS = 300
+"""A gateway whose clock differs takes tokens for a moment after their end: what revokes them must last longer."""
 _MOST_GROUPS = 64
 _MOST_ATTEMPTS = 5
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -89,7 +91,7 @@ async def revoke(client: Client, text: str, now: float) -> str:
 def _revoked(found: OwnIssuer, text: str, now: float) -> Revoked:
     """An id alone does not say when its token expires: it is remembered for as long as any token lasts."""
     if _ID.fullmatch(text):
-        return Revoked(id=text, expires=now + LONGEST_SECONDS)
+        return Revoked(id=text, expires=now + LONGEST_SECONDS + _SKEW_SECONDS)
     keys = (found.key.public_key(), *(_public(each.key) for each in found.previous))
     said = next((claims for key in keys if (claims := jose.claims(text, key)) is not None), None)
     identity, end = (said or {}).get("jti"), (said or {}).get("exp")
@@ -98,9 +100,9 @@ def _revoked(found: OwnIssuer, text: str, now: float) -> Revoked:
             "that is neither the id of a token (as 'modelyard token create' prints it) nor a token of this server's "
             "own issuer; tokens of other issuers are revoked where they were made"
         )
-    if end <= now:
+    if end + _SKEW_SECONDS <= now:
         raise UserError("that token has expired already")
-    return Revoked(id=identity, expires=float(end))
+    return Revoked(id=identity, expires=float(end + _SKEW_SECONDS))
 
 
 def _public(jwk: dict[str, str]) -> ec.EllipticCurvePublicKey:

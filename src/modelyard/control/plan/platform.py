@@ -195,6 +195,10 @@ def _fault(name: str, parts: Mapping[str, bytes]) -> str:
     content = parts[name]
     if not content:
         return "is missing"
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return "is not text in UTF-8; remove what stands beside the PEM blocks"
     if name != _KEY:
         return "" if _certificates(content) else "is no certificate in PEM"
     try:

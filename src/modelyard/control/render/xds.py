@@ -97,7 +97,7 @@ def scope(public_id: str, route: Route | None, canonical_ids: tuple[str, ...] = 
         entries += [
             *(_entry(match, route, {"route": action}) for match, action in xds_traffic.versions(public_id, route)),
             _model_entry({"path_separated_prefix": f"/v2/models/{public_id}"}, route),
-            _model_entry(xds_grpc.model_match(), route, is_call=True),
+            _model_entry(xds_grpc.model_match(public_id), route, is_call=True),
         ]
     host: Json = {
         "name": public_id,

@@ -101,9 +101,13 @@ def server_entries(index: str, cluster: str) -> list[Json]:
     ]
 
 
-def model_match() -> Json:
-    """Matches every call about a model, in its scope."""
-    return {"prefix": f"/{SERVICE}/", "grpc": {}}
+def model_match(public_id: str) -> Json:
+    """Matches every call about a model, in its scope.
+
+    Envoy finds a scope by a hash of the id, and names that collide can be computed: so the path is looked at again.
+    """
+    named = {"name": ":path", "string_match": {"contains": f"/{public_id}"}}
+    return {"prefix": f"/{SERVICE}/", "grpc": {}, "headers": [named]}
 
 
 def composite(by_path: dict[str, Json]) -> Json:

@@ -106,6 +106,7 @@ class Connection(asyncio.Protocol):
     def _reset_message(self) -> None:
         self._target = b""
         self._head_bytes = 0
+        self._head_complete = False
         self._body: bytes | list[bytes] = b""
         self._body_bytes = 0
         self._headers: dict[bytes, bytes] = {}
@@ -175,10 +176,11 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + 4
         name = name.lower()
-        if name in _WATCHED:
+        if name in _WATCHED and not self._head_complete:  # trailers come this way, too, and nobody has checked them
             self._headers[name] = value
 
     def on_headers_complete(self) -> None:
+        self._head_complete = True
         if self._refused_at:
             return
         if self._head_bytes > self._limits.head_bytes:

@@ -138,6 +138,14 @@ def test_a_request_has_a_name_that_a_line_of_a_log_can_hold(sent: str, name: str
     assert (first.name, second.name) == (name, "without an id")
 
 
+def test_trailers_are_no_headers() -> None:
+    wire = Wire()
+    head = b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX-Request-Id: mine\r\n\r\n"
+    wire.feed(head + b"1\r\na\r\n0\r\nX-Request-Id: forged\r\n\r\n" + get("/b"))
+    first, second = wire.site.asked
+    assert (first.name, second.name) == ("mine", "without an id")
+
+
 def test_a_request_is_the_same_however_its_bytes_arrive() -> None:
     request = post("/now", b"body", "X-A: b\r\n") + get("/now/2")
     whole = Wire()
