@@ -102,38 +102,12 @@ async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> R
     client, accounts = await _api(stack, folder, clock, pages)
     recorder = EventRecorder(client, "modelyard", clock)
     folders = Folders(run=folder.run, work=folder.data / "work", logs=folder.logs, cache=folder.cache, root=folder.root)
-    broker = await stack.enter_async_context(
-        Broker(
-            home=folder.data / "broker",
-            announced=folders.broker(),
-            log=folder.own / "broker.log",
-            clock=clock,
-            told=lambda stream, problem: recorder.record(stream, "Warning", Reason.BROKER_UNREACHABLE, problem),
-        )
-    )
+    broker = await stack.enter_async_context(_broker(folder, folders, recorder, clock))
     secrets = Reflector(client, SECRETS, clock=clock)
     unit_secret = partial(unit_secrets.unit_secret, gateway_key.read(folder.own))
-    driver = await stack.enter_async_context(
-        ProcessDriver(
-            folders=folders,
-            secrets=lambda namespace, key: _secret(secrets.cache, namespace, key),
-            secret_files=lambda namespace, name: _secret_files(secrets.cache, namespace, name),
-            unit_secret=unit_secret,
-            clock=clock,
-        )
-    )
+    driver = await stack.enter_async_context(_driver(folders, secrets, clock, unit_secret))
     secrets.add_handler(lambda _place, _old, _new: driver.look_again())
-    gateway = await stack.enter_async_context(
-        EnvoyGateway(
-            host=options.host,
-            port=options.port,
-            run=folder.run,
-            logs=folder.own,
-            clock=clock,
-            secret=unit_secret,
-            internal_port=options.internal_port,
-        )
-    )
+    gateway = await stack.enter_async_context(_gateway(options, folder, clock, unit_secret))
     objects = {kind: Reflector(client, resource, clock=clock) for kind, resource in RESOURCES.items()}
     for kind, reflector in objects.items():
         reflector.add_handler(_of_kind(kind, changed))
@@ -174,6 +148,40 @@ async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> R
     announcement.begin()
     stack.callback(folder.withdraw)
     return Running(folder=folder, gateway=gateway.url, internal=gateway.local_url, client=client)
+
+
+def _broker(folder: Folder, folders: Folders, recorder: EventRecorder, clock: SystemClock) -> Broker:
+    return Broker(
+        home=folder.data / "broker",
+        announced=folders.broker(),
+        log=folder.own / "broker.log",
+        clock=clock,
+        told=lambda stream, problem: recorder.record(stream, "Warning", Reason.BROKER_UNREACHABLE, problem),
+    )
+
+
+def _driver(
+    folders: Folders, secrets: Reflector, clock: SystemClock, unit_secret: Callable[[str], str]
+) -> ProcessDriver:
+    return ProcessDriver(
+        folders=folders,
+        secrets=lambda namespace, key: _secret(secrets.cache, namespace, key),
+        secret_files=lambda namespace, name: _secret_files(secrets.cache, namespace, name),
+        unit_secret=unit_secret,
+        clock=clock,
+    )
+
+
+def _gateway(options: Options, folder: Folder, clock: SystemClock, secret: Callable[[str], str]) -> EnvoyGateway:
+    return EnvoyGateway(
+        host=options.host,
+        port=options.port,
+        run=folder.run,
+        logs=folder.own,
+        clock=clock,
+        secret=secret,
+        internal_port=options.internal_port,
+    )
 
 
 class _Announcement:

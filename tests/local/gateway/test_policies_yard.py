@@ -1,19 +1,16 @@
 """Roles, ServiceAccounts and AccessPolicies on a server as a user starts it, with real kubectl."""
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import yard_testing
 from kubectl_testing import Kubectl
 from yard_testing import Yard, service, wait_until, write_onnx
 
 pytestmark = pytest.mark.timeout(900)  # the first test may have to build kubectl
-BODY = json.dumps({"inputs": [{"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 2.0]}]}).encode()
 
 
 @pytest.fixture
@@ -30,15 +27,7 @@ def policy(**spec: Any) -> dict[str, Any]:
 
 
 def call(yard: Yard, name: str, token: str = "") -> int:
-    request = urllib.request.Request(f"{yard.url}/v2/models/{name}/infer", BODY)
-    if token:
-        request.add_header("Authorization", f"Bearer {token}")
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as refused:
-        json.load(refused)["error"]
-        return refused.code
+    return yard_testing.call(yard.url, name, token)
 
 
 def becomes(yard: Yard, status: int, name: str = "iris", token: str = "") -> None:

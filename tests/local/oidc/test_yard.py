@@ -3,14 +3,13 @@
 import json
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import yard_testing
 from kubectl_testing import Kubectl
 from oidc_testing import RealProvider
 from yard_testing import Yard, service, wait_until, write_onnx
@@ -45,15 +44,7 @@ class Place:
         self.kubectl("create", "rolebinding", name, "--role=iris-users", *subject)
 
     def call(self, token: str = "") -> int:
-        request = urllib.request.Request(f"{self.yard.url}/v2/models/iris/infer", BODY)
-        if token:
-            request.add_header("Authorization", f"Bearer {token}")
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return int(answer.status)
-        except urllib.error.HTTPError as refused:
-            json.load(refused)["error"]
-            return refused.code
+        return yard_testing.call(self.yard.url, "iris", token)
 
     def becomes(self, token: str, status: int) -> None:
         wait_until(lambda: self.call(token) == status, f"a call that is answered with {status}")
@@ -74,9 +65,6 @@ class Place:
 
     def events(self) -> str:
         return self.kubectl("describe", "configmap", "modelyard", *NAMESPACE)
-
-
-BODY = json.dumps({"inputs": [{"name": "X", "shape": [1, 2], "datatype": "FP32", "data": [1.0, 2.0]}]}).encode()
 
 
 def issuer(provider: RealProvider, name: str = "corp", **more: Any) -> dict[str, Any]:

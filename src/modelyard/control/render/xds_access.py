@@ -213,7 +213,10 @@ def _local() -> Json:
     host = _header(":authority", {"string_match": {"safe_regex": {"regex": _LOOPBACK}}})
     no_origin = _header("origin", {"present_match": True, "invert_match": True})
     own_origin = _header("origin", {"string_match": {"safe_regex": {"regex": f"https?://{_LOOPBACK}"}}})
-    return {"and_rules": {"rules": [host, {"or_rules": {"rules": [no_origin, own_origin]}}]}}
+    # What a page elsewhere lets a browser get has no Origin, and browsers say where it comes from.
+    elsewhere = _header("sec-fetch-site", {"string_match": {"exact": "cross-site"}})
+    by_origin = {"or_rules": {"rules": [no_origin, own_origin]}}
+    return {"and_rules": {"rules": [host, by_origin, {"not_rule": elsewhere}]}}
 
 
 def _allow(platform: Platform) -> Json:
