@@ -256,9 +256,11 @@ async def test_a_web_page_elsewhere_cannot_call_a_laptop_whatever_it_calls_itsel
         assert (await asked(rig, path, host=host))[0] in (400, 403), host
     for origin in ("http://evil.example", "null", "http://localhost.evil.example", "file://", "https://127.0.0.1.x"):
         assert (await asked(rig, path, f"Origin: {origin}\r\n"))[0] == 403, origin
+    assert (await asked(rig, path, "Sec-Fetch-Site: cross-site\r\n"))[0] == 403
     absolute = f"GET http://evil.example{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     assert (await sent(rig, absolute, 1))[0][0] == 403
     two = f"GET {path} HTTP/1.1\r\nHost: evil.example\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     assert (await sent(rig, two, 1))[0][0] in (400, 403)
     assert rig.upstreams["mine"].requests == before
     assert (await asked(rig, path, "Origin: http://localhost:3000\r\n", host="LOCALHOST:8080"))[0] == 200
+    assert (await asked(rig, path, "Sec-Fetch-Site: same-origin\r\n"))[0] == 200
