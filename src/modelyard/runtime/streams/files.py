@@ -32,8 +32,6 @@ from modelyard.storage.commit import Item, commit
 from modelyard.storage.errors import StoreRefused, StoreUnavailable
 from modelyard.storage.stores import Entry, Store
 
-CUT_BYTES = 64 * 2**20
-"""A group is committed when its tables have so many bytes, however long it may still wait."""
 MOST_PART_BYTES = 256 * 2**20
 _MOST_SKIPS = 1000
 """Before the same part; then it is put without rows all the same, or their list would grow for ever."""
