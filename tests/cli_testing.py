@@ -5,7 +5,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,12 +14,13 @@ import pytest
 
 from modelyard.api.schema import crds
 from modelyard.base.clock import SystemClock
+from modelyard.base.errors import RetryLater
 from modelyard.cli import main
 from modelyard.control.apiserver import folder as apifolder
 from modelyard.control.apiserver.server import ApiServer
 from modelyard.control.apiserver.store import Store
 from modelyard.control.kube import auth
-from modelyard.control.kube.client import ApiError, Client
+from modelyard.control.kube.client import Client
 from modelyard.control.kube.resources import Resource
 from modelyard.sdk import objects
 
@@ -177,12 +178,9 @@ def follow_up(
                     assert asyncio.get_running_loop().time() < deadline
                     await asyncio.sleep(0.02)
                     continue
-                try:
+                with suppress(RetryLater):  # the command has changed the object meanwhile, and is answered anew
                     await client.replace_status(resource, {**body, "status": status})
                     break
-                except ApiError as error:
-                    if error.status != 409:
-                        raise  # else the command has changed the object meanwhile, and is answered anew
             await asyncio.sleep(0.05)
 
     thread = threading.Thread(target=project.call, args=(work,))

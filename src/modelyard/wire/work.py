@@ -33,6 +33,11 @@ ENV_ATTEMPT = "MODELYARD_ATTEMPT"
 ENV_MASTER = "MODELYARD_MASTER"
 ENV_BROKER = "MODELYARD_BROKER"
 ENV_SHADOW = "MODELYARD_SHADOW"
+ENV_LISTEN = "MODELYARD_LISTEN"
+ENV_GATEWAY_DIGEST = "MODELYARD_GATEWAY_DIGEST"
+ENV_TERMINATION = "MODELYARD_TERMINATION"
+ENV_REPORT_LISTEN = "MODELYARD_REPORT_LISTEN"
+ENV_FETCHED = "MODELYARD_FETCHED"
 
 GATEWAY_HEADER = "x-modelyard-gateway"
 """What requests bear that come through the gateway: the secret of the unit, from the file of a role of its own."""
@@ -65,6 +70,7 @@ class ModelWork(_Struct, frozen=True, kw_only=True):
     name: the canonical public id; aliases: further ids under which it answers (answers echo the name that was sent).
     version: the model version that callers see: the revision number. digest: the key of the artifact in the cache.
     trust: "pickle" allows loaders that run code of the artifact. command: the worker to launch, or empty for ours.
+    uri: from where it is fetched in a place whose processes share no cache; "" where they do.
     """
 
     name: str
@@ -76,6 +82,7 @@ class ModelWork(_Struct, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
     command: tuple[str, ...] = ()
+    uri: str = ""
 
 
 class ServeWork(_Struct, frozen=True, kw_only=True):
@@ -293,6 +300,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     among the members of its task, attempt: of a gang, from 1; master: `host:port` where rank 0 may listen. broker: the
     file that tells how LOCAL_BROKER is reached, once it runs. shadow: the socket at which who gets copies of requests
     may ask the revision whose answers callers get.
+
+    In pods besides: listen: `host:port` for requests, in place of the socket; gateway_digest: the SHA-256 of what they
+    must bear in GATEWAY_HEADER, in hexadecimal. termination: the file that outlives the container, for a last report.
+    report_listen: `host:port` where the latest report may be read. fetched: the folder that holds the artifact of
+    prepare work already.
     """
 
     work: str
@@ -307,6 +319,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     master: str = ""
     broker: str = ""
     shadow: str = ""
+    listen: str = ""
+    gateway_digest: str = ""
+    termination: str = ""
+    report_listen: str = ""
+    fetched: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Place":
@@ -327,6 +344,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             master=environment.get(ENV_MASTER, ""),
             broker=environment.get(ENV_BROKER, ""),
             shadow=environment.get(ENV_SHADOW, ""),
+            listen=environment.get(ENV_LISTEN, ""),
+            gateway_digest=environment.get(ENV_GATEWAY_DIGEST, ""),
+            termination=environment.get(ENV_TERMINATION, ""),
+            report_listen=environment.get(ENV_REPORT_LISTEN, ""),
+            fetched=environment.get(ENV_FETCHED, ""),
         )
 
     def environment(self) -> dict[str, str]:
@@ -344,6 +366,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             ENV_MASTER: self.master,
             ENV_BROKER: self.broker,
             ENV_SHADOW: self.shadow,
+            ENV_LISTEN: self.listen,
+            ENV_GATEWAY_DIGEST: self.gateway_digest,
+            ENV_TERMINATION: self.termination,
+            ENV_REPORT_LISTEN: self.report_listen,
+            ENV_FETCHED: self.fetched,
         }
         return {name: value for name, value in pairs.items() if value}
 

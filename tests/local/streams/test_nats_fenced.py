@@ -275,7 +275,8 @@ async def test_a_partition_begins_where_start_says(broker: Broker, bare: Bare) -
     work = stream_work(broker.uri, "start")
     await prepared(broker, work)
     await bare.fill("start.in", [f"{n}" for n in range(4)])
-    middle = (await read(FencedLink(broker, broker, work, 0), Offset(position=2), 1))[0].at
+    (third,) = await read(FencedLink(broker, broker, work, 0), Offset(position=2), 1)
+    middle = third.at - 1e-6  # as a number of seconds it may be rounded up
     await bare.api("STREAM.PURGE.start_in", {"seq": 2})
     for start, position in (
         (StartWork(at="latest"), 4),

@@ -146,10 +146,13 @@ class Load(Value, frozen=True, kw_only=True):
 
 class Capabilities(Value, frozen=True, kw_only=True):
     """What a driver can do. enforces: the names of limits it enforces (`memory`, `cpu`). supports: what not all can do:
-    `image` (programs from container images).
+    `image` (programs from container images), `pod` (what a pod template says).
 
-    `threads`: the CPU limit sets the number of inference threads, which every driver does.
+    `threads`: the CPU limit sets the number of inference threads, which every driver does. fetches: processes share
+    neither a cache nor a folder of anybody's machine, so their work names where artifacts come from (`ModelWork.uri`),
+    they get the keys for that (role `model`), and relative paths or `file://` mean nothing.
     """
 
     enforces: frozenset[str] = frozenset()
     supports: frozenset[str] = frozenset()
+    fetches: bool = False

@@ -1,5 +1,6 @@
 """Task: processes that run to their end and leave a Report. On Kubernetes a Job."""
 
+from modelyard.control.ir.pod import PLAIN, Pod
 from modelyard.control.ir.unit import Credential, Resources, Variable
 from modelyard.control.ir.values import Key, Value
 from modelyard.wire.work import WorkSpec
@@ -31,3 +32,4 @@ class Task(Value, frozen=True, kw_only=True):
     resources: Resources = Resources()
     variables: tuple[Variable, ...] = ()
     credentials: tuple[Credential, ...] = ()
+    pod: Pod = PLAIN

@@ -1,5 +1,6 @@
 """Unit: a set of identical processes that hosts one or more models."""
 
+from modelyard.control.ir.pod import PLAIN, Pod
 from modelyard.control.ir.values import Key, Value
 from modelyard.wire.work import WorkSpec
 
@@ -31,13 +32,19 @@ class Credential(Value, frozen=True, kw_only=True):
 
 
 class Resources(Value, frozen=True, kw_only=True):
-    """What one replica asks for and may use; 0 means not declared. CPU in thousandths of a core, memory in bytes."""
+    """What one replica asks for and may use; 0 means not declared. CPU in thousandths of a core, memory in bytes.
+
+    gpus: of all kinds. devices: what else is counted, GPUs by their full names included, such as `nvidia.com/gpu`.
+    claims: names of entries of the pod's resource claims.
+    """
 
     cpu_request_millis: int = 0
     cpu_limit_millis: int = 0
     memory_request_bytes: int = 0
     memory_limit_bytes: int = 0
     gpus: int = 0
+    devices: tuple[tuple[str, int], ...] = ()
+    claims: tuple[str, ...] = ()
 
 
 class Unit(Value, frozen=True, kw_only=True):
@@ -57,6 +64,7 @@ class Unit(Value, frozen=True, kw_only=True):
     resources: Resources = Resources()
     startup_timeout_seconds: float = 60.0
     drain_seconds: float = 30.0
+    pod: Pod = PLAIN
 
 
 class DesiredUnit(Value, frozen=True, kw_only=True):
