@@ -6,7 +6,7 @@ export PYTHONPATH :=
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test soak-jobs soak-streams bench check format lock generate setup clean
+.PHONY: help demo test test-cluster soak-jobs soak-streams bench check format images lock generate setup clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,9 @@ demo: setup ## Train and serve two models, switch under load, run jobs, score a 
 
 test: setup ## Run every test that needs no cluster
 	@$(PY) -m pytest
+
+test-cluster: setup ## Run the tests that need Kubernetes, on a real node of their own (root on Linux, Go; built once, ten minutes), or on the cluster that KUBECONFIG names
+	@if [ -n "$$KUBECONFIG" ]; then $(PY) -m pytest tests/cluster; else tests/cluster/node/node.sh run $(PY) -m pytest tests/cluster; fi
 
 soak-jobs: setup ## Score a million rows under faults with new seeds, SOAK_RUNS times for each store (default 5; a minute each)
 	@for run in $$(seq $${SOAK_RUNS:-5}); do $(PY) -m pytest -q tests/local/jobs/test_exactly_once.py || exit 1; done
@@ -46,6 +49,9 @@ format: setup ## Format the code and mend what can be mended
 
 generate: setup ## Write the generated files anew (CRDs, schemas, list of reasons)
 	@$(PY) -m tools.generate
+
+images: setup ## Build the images (runtime, operator, gateway) as OCI archives in build/images, without a container daemon
+	@$(PY) -m tools.images $(IMAGES)
 
 lock: setup ## Resolve the dependencies anew
 	@tools/lock.sh

@@ -10,3 +10,7 @@ lock requirements/bootstrap.in -o requirements/bootstrap.lock
 lock requirements/build.in -o requirements/build.lock
 lock pyproject.toml -o requirements/base.lock
 lock pyproject.toml --group dev -o requirements/dev.lock
+# The images run what the tests ran: the versions of dev.lock.
+for image in operator runtime gateway; do
+    lock --group "pyproject.toml:$image" --constraint requirements/dev.lock -o "requirements/$image.lock"
+done

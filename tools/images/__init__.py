@@ -1,0 +1,1 @@
+"""Container images without a daemon, a base image or a registry."""
