@@ -30,10 +30,14 @@ class Authority:
         )
         self.pem = _pem(certificate)
 
-    def sign(self, name: str, *, days: int = 1) -> Pair:
-        """For a server on this machine's loopback, and for a caller. days: negative when it ended so long ago."""
+    def sign(self, name: str, *, days: int = 1, hosts: tuple[str, ...] = ()) -> Pair:
+        """For a server on this machine's loopback, and for a caller; or for these hosts alone.
+
+        days: negative when it ended so long ago.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.DNSName("localhost"), *(x509.IPAddress(ipaddress.ip_address(a)) for a in ("127.0.0.1", "::1"))]
+        here = (x509.DNSName("localhost"), *(x509.IPAddress(ipaddress.ip_address(a)) for a in ("127.0.0.1", "::1")))
+        names: list[x509.GeneralName] = [*map(x509.DNSName, hosts)] if hosts else [*here]
         certificate = (
             _builder(_name(name), self._name, key, days)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)

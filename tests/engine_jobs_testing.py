@@ -49,8 +49,7 @@ class JobWorld(World):
         return self.task(name)
 
     def status(self, name: str) -> Object:
-        found = self.api.find(MODELJOBS, name)
-        assert found is not None
+        found = self.api.find(MODELJOBS, name) or {}
         status: Object = found.get("status", {})
         return status
 
@@ -62,7 +61,7 @@ class JobWorld(World):
         return "", "", ""
 
     def job_tasks(self, name: str) -> tuple[ObservedTask, ...]:
-        return self.driver.observe(Key(kind="ModelJob", namespace="default", name=name)).tasks
+        return self.driver.observe(Key(kind="ModelJob", namespace=self.namespace, name=name)).tasks
 
     def task(self, name: str) -> ObservedTask:
         (task,) = self.job_tasks(name)

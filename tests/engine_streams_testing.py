@@ -58,7 +58,7 @@ class StreamWorld(World):
         return next(((each["status"], each["reason"]) for each in found), ("", ""))
 
     def members(self, name: str = "fraud", *states: ReplicaState) -> list[ObservedReplica]:
-        units = self.driver.observe(Key(kind="ModelStream", namespace="default", name=name)).units
+        units = self.driver.observe(Key(kind="ModelStream", namespace=self.namespace, name=name)).units
         found = [member for unit in units for member in unit.members]
         return [each for each in found if not states or each.state in states]
 

@@ -267,8 +267,10 @@ class World:
     standing: what a control plane is told before it runs; None: nothing.
     """
 
+    namespace = "default"
+
     def __init__(self, *, automatic_gateway: bool = True) -> None:
-        self.clock = LoopClock()
+        self.clock: Clock = LoopClock()
         self.api = MemoryApi()
         self.abandoned: set[str] = set()
         self.engine: Engine | None = None
@@ -286,17 +288,7 @@ class World:
         if fresh:
             self._renew()
         recorder = EventRecorder(self.api, "modelyard", self.clock)
-        self.engine = engine = Engine(
-            objects={kind: Reflector(self.api, resource, clock=self.clock) for kind, resource in RESOURCES.items()},
-            rules={each.kind: Reflector(self.api, each, clock=self.clock) for each in ACCESS},
-            revisions=Reflector(self.api, CONTROLLERREVISIONS, clock=self.clock),
-            writer=Writer(self.api, recorder),
-            driver=self.driver,
-            gateway=self.gateway,
-            queue=WorkQueue(jitter=lambda seconds: seconds),
-            clock=self.clock,
-            gateway_url=lambda: "http://127.0.0.1:8080",
-        )
+        self.engine = engine = self._engine(recorder)
         if self.standing is not None:
             engine.stand(self.standing)
         async with asyncio.TaskGroup() as group:
@@ -308,6 +300,19 @@ class World:
                 for task in tasks:
                     task.cancel()
         assert self.driver.violations == []
+
+    def _engine(self, recorder: EventRecorder) -> Engine:
+        return Engine(
+            objects={kind: Reflector(self.api, resource, clock=self.clock) for kind, resource in RESOURCES.items()},
+            rules={each.kind: Reflector(self.api, each, clock=self.clock) for each in ACCESS},
+            revisions=Reflector(self.api, CONTROLLERREVISIONS, clock=self.clock),
+            writer=Writer(self.api, recorder),
+            driver=self.driver,
+            gateway=self.gateway,
+            queue=WorkQueue(jitter=lambda seconds: seconds),
+            clock=self.clock,
+            gateway_url=lambda: "http://127.0.0.1:8080",
+        )
 
     async def settle(self) -> None:
         """Until nothing changes any more by itself within half a second."""
@@ -332,24 +337,23 @@ class World:
         """As a user would: create, or change the spec."""
         resource = RESOURCES[kind]
         if self.api.find(resource, name) is not None:
-            await self.api.patch(resource, "default", name, {"spec": spec, "metadata": metadata})
+            await self.api.patch(resource, self.namespace, name, {"spec": spec, "metadata": metadata})
             return
         body = {"apiVersion": API_VERSION, "kind": kind, "spec": spec}
-        await self.api.create(resource, {**body, "metadata": {"name": name, "namespace": "default", **metadata}})
+        await self.api.create(resource, {**body, "metadata": {"name": name, "namespace": self.namespace, **metadata}})
 
     async def serve(self, name: str, uri: str, **spec: Any) -> None:
         await self.apply("ModelService", name, {"model": {"uri": uri}, **spec})
 
     async def delete(self, kind: str, name: str) -> None:
         if kind == "ModelService":
-            units = self.driver.observe(Key(kind=kind, namespace="default", name=name)).units
+            units = self.driver.observe(Key(kind=kind, namespace=self.namespace, name=name)).units
             self.abandoned |= {each.unit.name for each in units}
-        await self.api.delete(RESOURCES[kind], "default", name)
+        await self.api.delete(RESOURCES[kind], self.namespace, name)
 
     def ready(self, kind: str, name: str) -> tuple[str, str, str]:
         """Status, reason and message of the condition Ready."""
-        found = self.api.find(RESOURCES[kind], name)
-        assert found is not None
+        found = self.api.find(RESOURCES[kind], name) or {}
         for condition in found.get("status", {}).get("conditions", ()):
             if condition["type"] == "Ready":
                 return condition["status"], condition["reason"], condition["message"]

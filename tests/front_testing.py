@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from modelyard.control.ir import unit_secret
 from modelyard.storage.cache import Cache
 from modelyard.wire import report as reports
 from modelyard.wire import work as works
+from modelyard.wire.place import Place
 from modelyard.wire.report import Report
 from modelyard.wire.work import ModelWork, ServeWork
 
@@ -152,12 +155,12 @@ class Answer:
 class Client:
     """One connection, with nothing between the test and the bytes."""
 
-    def __init__(self, path: Path, timeout: float = 20.0) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, where: Path | tuple[str, int], timeout: float = 20.0) -> None:
+        self._socket = socket.socket(socket.AF_UNIX if isinstance(where, Path) else socket.AF_INET)
         self._socket.settimeout(timeout)
         self._buffer = b""
         try:
-            self._socket.connect(str(path))
+            self._socket.connect(str(where) if isinstance(where, Path) else where)
         except OSError:
             self._socket.close()
             raise
@@ -236,8 +239,9 @@ class Front:
         self._log = folder / "front.log"
         cache = Cache(folder / "cache")
         version = settings.pop("version", "3")
-        self._secret: str = settings.pop("gateway_secret", "")
+        secret: str = settings.pop("gateway_secret", "")
         shadow: str = settings.pop("shadow", "")
+        more: dict[str, str] = settings.pop("place", {})
         self.work = ServeWork(
             models=tuple(
                 ModelWork(
@@ -252,22 +256,20 @@ class Front:
             **settings,
         )
         (folder / "work.json").write_bytes(works.encode(works.WorkSpec(serve=self.work)))
-        self.place = works.Place(
+        place = Place(
             work=str(folder / "work.json"),
             report=str(self._report),
             cache=str(folder / "cache"),
             scratch=str(folder / "scratch"),
             socket=str(self.socket),
-            secrets=str(folder / "secrets") if self._secret else "",
+            gateway_digest=unit_secret.digest(secret),
             shadow=shadow,
         )
+        self.place = msgspec.structs.replace(place, **more)
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
         self._report.unlink(missing_ok=True)
-        if self._secret:
-            (folder := Path(self.place.secrets) / works.GATEWAY_ROLE).mkdir(parents=True, exist_ok=True)
-            (folder / works.GATEWAY_FILE).write_text(self._secret)
         with self._log.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "modelyard.runtime.front"],
@@ -279,7 +281,7 @@ class Front:
 
     def __enter__(self) -> "Front":
         try:
-            until(lambda: self._serving() or self.process.poll() is not None)
+            until(lambda: self._serving() or self.process.poll() is not None, 60)
             assert self._serving(), self.log
         except BaseException:
             self.__exit__()

@@ -26,9 +26,9 @@ from modelyard.wire.work import ModelWork, SinkWork, SourceWork, StartWork, Stre
 SERVER = Path(sys.executable).parent / "nats-server"
 
 
-def free_port() -> int:
+def free_port(address: str = "127.0.0.1") -> int:
     with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
+        found.bind((address, 0))
         port: int = found.getsockname()[1]
         return port
 
@@ -37,19 +37,22 @@ class Nats:
     """`nats-server` with JetStream, every write synced. It dies with the test.
 
     options: further lines of its configuration, such as `max_payload: 65536`. jetstream: lines inside `jetstream {}`;
-    None: without JetStream.
+    None: without JetStream. address: where it listens.
     """
 
-    def __init__(self, folder: Path, options: str = "", jetstream: str | None = "") -> None:
+    def __init__(
+        self, folder: Path, options: str = "", jetstream: str | None = "", *, address: str = "127.0.0.1"
+    ) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.address = address
+        self.port = free_port(address)
         self.options = options
         self.jetstream = jetstream
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def uri(self) -> str:
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.address}:{self.port}"
 
     @property
     def log(self) -> str:
@@ -68,7 +71,7 @@ class Nats:
     def start(self) -> None:
         """Until it greets a connection; JetStream is there then."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lines = [f"listen: 127.0.0.1:{self.port}", "server_name: test", self.options]
+        lines = [f"listen: {self.address}:{self.port}", "server_name: test", self.options]
         if self.jetstream is not None:
             lines.append(
                 f'jetstream {{\n store_dir: "{self.folder / "store"}"\n sync_interval: always\n {self.jetstream}\n}}'
@@ -101,7 +104,7 @@ class Nats:
 
     def _greets(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as probe:
+            with socket.create_connection((self.address, self.port), timeout=2) as probe:
                 return probe.recv(4) == b"INFO"
         except OSError:
             return False

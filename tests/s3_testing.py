@@ -23,13 +23,13 @@ WEED = Path(sys.executable).parent / "weed"
 BUCKETS = ("data", "models")
 
 
-def free_ports(count: int) -> list[int]:
+def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
     """Bound for a moment at once, so that they differ. weed adds 10,000 to ports for its gRPC."""
     sockets: list[socket.socket] = []
     try:
         while len(sockets) < count:
             found = socket.socket()
-            found.bind(("127.0.0.1", 0))
+            found.bind((address, 0))
             if found.getsockname()[1] + 10_000 < 65_536:
                 sockets.append(found)
             else:
@@ -43,21 +43,22 @@ def free_ports(count: int) -> list[int]:
 class S3:
     """`weed mini` on ports and a folder that stay the same over restarts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         self.folder = folder
-        self.port, self._filer, self._master, self._volume = free_ports(4)
+        self.address = address
+        self.port, self._filer, self._master, self._volume = free_ports(4, address)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     def credentials(self, port: int | None = None) -> dict[str, str]:
         """As a Secret holds them."""
         return {
             "AWS_ACCESS_KEY_ID": KEY,
             "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port or self.port}",
+            "AWS_ENDPOINT_URL": f"http://{self.address}:{port or self.port}",
         }
 
     def store(self, bucket: str = "data") -> Any:
@@ -84,7 +85,7 @@ class S3:
         """Until it stores something."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [
-            str(WEED), "mini", f"-dir={self.folder}/s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+            str(WEED), "mini", f"-dir={self.folder}/s3", f"-ip={self.address}", f"-ip.bind={self.address}",
             f"-bucket={','.join(BUCKETS)}", f"-s3.port={self.port}", f"-filer.port={self._filer}",
             f"-master.port={self._master}", f"-volume.port={self._volume}", "-admin.ui=false", "-webdav=false",
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",

@@ -20,7 +20,7 @@ import psutil
 
 from jobs_testing import pause, workers
 from modelyard.wire import work as works
-from modelyard.wire.work import Place
+from modelyard.wire.place import Place
 from nats_testing import Nats, Wire
 from yard_testing import Yard, gone, kill
 

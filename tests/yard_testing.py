@@ -180,14 +180,19 @@ class Yard:
 
 
 class Load:
-    """Threads that send requests until left. failures: every error of every request; answers: distinct results."""
+    """Threads that send requests until left. failures: every error of every request; answers: distinct results.
 
-    def __init__(self, url: str, name: str, threads: int = 4) -> None:
+    pause: seconds that each of them rests after an answer.
+    """
+
+    def __init__(self, url: str, name: str, threads: int = 4, *, token: str = "", pause: float = 0.0) -> None:
         self.failures: list[str] = []
         self.answers: set[float] = set()
         self.sent = 0
         self._url = url
         self._name = name
+        self._token = token
+        self._pause = pause
         self._over = threading.Event()
         self._threads = [threading.Thread(target=self._send) for _ in range(threads)]
 
@@ -209,8 +214,8 @@ class Load:
         wait_until(lambda: self.sent >= goal, f"{count} more requests")
 
     def _send(self) -> None:
-        with Client(self._url, retry=False) as client:
-            while not self._over.is_set():
+        with Client(self._url, retry=False, token=self._token or None) as client:
+            while not self._over.wait(self._pause):
                 try:
                     answer = client.predict(self._name, {"X": INPUT})
                     self.answers.add(float(answer["y"][0, 0] - INPUT[0, 0]))

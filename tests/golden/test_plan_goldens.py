@@ -52,18 +52,20 @@ def _outcome(area: str, given: dict[str, Any], observed: Observed) -> Outcome:
     runtimes = tuple(each for each in objects if isinstance(each, Runtime))
     models = tuple(each for each in objects if isinstance(each, Model))
     if area == "model":
-        return model.desire(ModelView(model=models[0], runtimes=runtimes, observed=observed), NOW)
+        capabilities = _capabilities(given, "memory")
+        view = ModelView(model=models[0], runtimes=runtimes, observed=observed, capabilities=capabilities)
+        return model.desire(view, NOW)
     if area == "job":
         recorded = [render.revision(body) for body in given["objects"] if body["kind"] == "ControllerRevision"]
-        view = JobView(
+        job_view = JobView(
             job=next(each for each in objects if isinstance(each, ModelJob)),
             models=models,
             runtimes=runtimes,
             revision=next((each for each in recorded if isinstance(each, JobRevision)), None),
             observed=observed,
-            capabilities=Capabilities(enforces=frozenset({"memory"})),
+            capabilities=_capabilities(given, "memory"),
         )
-        return job.desire(view, NOW)
+        return job.desire(job_view, NOW)
     if area == "stream":
         return _stream(given, objects, observed)
     revisions = tuple(render.revision(body) for body in given["objects"] if body["kind"] == "ControllerRevision")
@@ -74,7 +76,7 @@ def _outcome(area: str, given: dict[str, Any], observed: Observed) -> Outcome:
         revisions=tuple(each for each in revisions if isinstance(each, Revision)),
         observed=observed,
         route=msgspec.convert(given.get("route", {}), ObservedRoute),
-        capabilities=Capabilities(enforces=frozenset({"threads"})),
+        capabilities=_capabilities(given, "threads"),
         gateway_url="http://127.0.0.1:8080",
     )
     return service.desire(service_view, NOW)
@@ -96,9 +98,16 @@ def _stream(given: dict[str, Any], objects: list[load.Declared], observed: Obser
         runtimes=tuple(each for each in objects if isinstance(each, Runtime)),
         revisions=revisions,
         observed=observed,
-        capabilities=Capabilities(enforces=frozenset({"memory"})),
+        capabilities=_capabilities(given, "memory"),
     )
     return stream.desire(view, NOW)
+
+
+def _capabilities(given: dict[str, Any], enforced: str) -> Capabilities:
+    """As the case says; otherwise those of a laptop."""
+    if "capabilities" in given:
+        return msgspec.convert(given["capabilities"], Capabilities)
+    return Capabilities(enforces=frozenset({enforced}))
 
 
 def _shown(outcome: Outcome, observed: Observed) -> dict[str, Any]:

@@ -127,8 +127,14 @@ Env = Annotated[
 ]
 
 GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu")
-_LIMITS = ", ".join(f"'{name}'" for name in ("cpu", "memory", *GPU_RESOURCES))
 Quantities = Annotated[dict[str, Quantity], Field(json_schema_extra={"maxProperties": 8})]
+
+
+class ResourceClaim(Part):
+    """A claim of the pod that the model's container uses."""
+
+    name: Name
+    """Name of an entry of podTemplate.spec.resourceClaims."""
 
 
 class Resources(Part):
@@ -141,8 +147,9 @@ class Resources(Part):
                 "requests may name cpu and memory; GPUs are limits",
             ),
             (
-                f"!has(self.limits) || self.limits.all(k, k in [{_LIMITS}])",
-                f"limits may name cpu, memory, {' and '.join(GPU_RESOURCES)}",
+                "!has(self.limits) || self.limits.all(k, k in ['cpu', 'memory'] || (k.contains('/') && "
+                "!k.contains('kubernetes.io/')))",
+                "limits may name cpu, memory and devices by their full names, such as nvidia.com/gpu",
             ),
         )
     )
@@ -150,7 +157,12 @@ class Resources(Part):
     requests: Quantities | None = None
     """What a replica needs: it starts only where so much is free. Keys cpu and memory, for example 500m and 1Gi."""
     limits: Quantities | None = None
-    """What a replica may use. The cpu limit also sets the number of inference threads. Keys cpu, memory, GPUs."""
+    """What a replica may use. The cpu limit also sets the number of inference threads. Keys cpu, memory, and devices
+    in whole numbers: nvidia.com/gpu and amd.com/gpu; on Kubernetes any that its nodes offer, such as
+    nvidia.com/mig-1g.5gb or google.com/tpu."""
+    claims: Annotated[tuple[ResourceClaim, ...], Field(max_length=32, json_schema_extra=keyed_by("name"))] | None = None
+    """Devices that were claimed (dynamic resource allocation) in podTemplate.spec.resourceClaims; only on
+    Kubernetes."""
 
 
 class Condition(Part):

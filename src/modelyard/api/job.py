@@ -22,6 +22,7 @@ from modelyard.api.fields import (
     keyed_by,
     rules,
 )
+from modelyard.api.pod import PodTemplate, ServiceAccountName
 from modelyard.api.service import MAX_NAME, ModelReference
 
 JOB_NAME_RULES = (
@@ -119,7 +120,8 @@ class Environment(Part):
     lock: Annotated[str, Field(max_length=1024)] | None = None
     """Lock file to install from. Not supported yet."""
     image: Annotated[str, Field(max_length=1024)] | None = None
-    """Container image. Not supported on one machine."""
+    """Container image in which the program runs, on Kubernetes; for example ghcr.io/acme/train:1.4. Nothing of
+    Modelyard needs to be in it. Not supported on one machine."""
 
 
 class RunOutput(Part):
@@ -207,6 +209,7 @@ class ModelJobSpec(Part):
             ("!has(self.run) || self.parallelism == 1", "parallelism goes with score; for run set run.nodes"),
             _recorded("resources"),
             _recorded("env"),
+            _recorded("serviceAccountName"),
             ("self.priority == oldSelf.priority", f"priority {_ANOTHER}"),
         )
     )
@@ -227,13 +230,18 @@ class ModelJobSpec(Part):
     """Resources of one runner. Cannot be changed."""
     env: Env | None = None
     """Environment variables of the model's process, or of the program. Cannot be changed."""
+    service_account_name: ServiceAccountName | None = None
+    """ServiceAccount of the pods on Kubernetes, by default that of the Model; no token of it is mounted. Without effect
+    on one machine. Cannot be changed."""
+    pod_template: PodTemplate | None = None
+    """Overlay over the pods on Kubernetes. It is recorded when the job starts; a later change has no effect."""
     suspend: bool = False
     """Stop the runners; what is committed stays, and the rest is done when this is false again."""
     priority: Literal["low", "normal", "high"] = "normal"
     """Where there is not room for all, jobs of lower priority make room; services come before all jobs. Cannot be
     changed."""
     queue: Name | None = None
-    """Kueue queue on Kubernetes. Without effect on one machine."""
+    """Kueue queue (LocalQueue) on Kubernetes, which decides when the pods start. Without effect on one machine."""
 
 
 class ShardCounts(Part):

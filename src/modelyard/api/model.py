@@ -18,6 +18,7 @@ from modelyard.api.fields import (
     Word,
     rules,
 )
+from modelyard.api.pod import ServiceAccountName
 
 _IMMUTABLE = rules(
     ("self == oldSelf", "cannot be changed: make a new Model, or read it again with 'modelyard refresh'")
@@ -43,6 +44,9 @@ class ModelSpec(Part):
     credentials: Name | None = None
     """Secret in the same namespace with the keys of the store, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY;
     token for https://. Only the process that fetches the artifact gets them, before anything of the model runs."""
+    service_account_name: ServiceAccountName | None = None
+    """ServiceAccount of the pods that fetch the artifact on Kubernetes; no token of it is mounted. Without effect on
+    one machine."""
     digest: Annotated[Digest, Field(json_schema_extra=_IMMUTABLE)] | None = None
     """Pins the content: sha256: over the sorted paths and contents. Anything else is refused as DigestMismatch."""
     format: Word | None = None

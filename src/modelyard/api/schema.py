@@ -20,6 +20,10 @@ KINDS: tuple[type[BaseModel], ...] = (Runtime, Model, ModelService, ModelJob, Mo
 SYSTEM_NAMESPACE = "modelyard-system"
 
 
+LABEL_NAME_RULES = (
+    ("self.metadata.name.size() <= 63", "metadata.name is at most 63 characters"),
+    ("!self.metadata.name.contains('.')", "metadata.name must not contain dots: public ids are <name>.<namespace>"),
+)
 _SCALE = {
     "specReplicasPath": ".spec.replicas",
     "statusReplicasPath": ".status.replicas",
@@ -31,12 +35,12 @@ _SCALE = {
 def crds() -> tuple[Definition, ...]:
     """All definitions, sorted by kind. Treat them as constants."""
     return (
-        _definition(AccessPolicy, short="acp"),
-        _definition(Model, short="mdl"),
+        _definition(AccessPolicy, short="acp", rules=LABEL_NAME_RULES),
+        _definition(Model, short="mdl", rules=LABEL_NAME_RULES),
         _definition(ModelJob, short="mjob", rules=JOB_NAME_RULES),
         _definition(ModelService, short="msvc", rules=NAME_RULES, subresources={"scale": _SCALE}),
         _definition(ModelStream, short="mstr", rules=STREAM_NAME_RULES, subresources={"scale": _SCALE}),
-        _definition(Runtime, short="rt"),
+        _definition(Runtime, short="rt", rules=LABEL_NAME_RULES),
     )
 
 

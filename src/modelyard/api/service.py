@@ -21,6 +21,7 @@ from modelyard.api.fields import (
     Word,
     rules,
 )
+from modelyard.api.pod import PodTemplate, ServiceAccountName
 
 MAX_NAME = 40
 """Longest name: revisions, owned models and processes are named after the service."""
@@ -139,6 +140,11 @@ class ModelServiceSpec(Part):
     """Resources of one replica; the Runtime's by default."""
     env: Env | None = None
     """Environment variables of the model's process, besides the Runtime's."""
+    service_account_name: ServiceAccountName | None = None
+    """ServiceAccount of the pods on Kubernetes, by default that of the Model; no token of it is mounted. A change makes
+    a new revision. Without effect on one machine."""
+    pod_template: PodTemplate | None = None
+    """Overlay over the pods on Kubernetes. A change makes a new revision."""
     timeout: Duration = "60s"
     """How long a request may take, retries included, before the caller gets 504."""
     visibility: Literal["public", "internal"] | None = None

@@ -106,10 +106,21 @@ class GatewaySettings(Part):
     whose gateway listens on loopback."""
     floor: Authentication | None = None
     """The least that an AccessPolicy may ask for. By default what `authentication` is."""
+    address: Annotated[str, Field(max_length=300, pattern=r"^https?://[^\s/?#@]+$")] | None = None
+    """How callers outside reach it, for example https://models.example.com: it is what status.url begins with. By
+    default the name of its Service within the cluster. Without effect on one machine."""
     tls: TlsSettings | None = None
     """TLS of the public listener; without it callers speak plain HTTP."""
     tracing: TracingSettings | None = None
     """Export of spans."""
+
+
+class ModelStore(Part):
+    """Where people put artifacts that lie on their machines."""
+
+    uri: Annotated[str, Field(max_length=2048, pattern=r"^(s3|gs|az)://[^\s?#]+$")]
+    """A prefix of its own, for example s3://models/pushed: modelyard push writes there, under the digest of what it
+    writes."""
 
 
 class Settings(Part):
@@ -119,6 +130,8 @@ class Settings(Part):
     """OpenID providers whose tokens are believed, besides the built-in modelyard and serviceaccounts."""
     gateway: GatewaySettings = GatewaySettings()
     """The gateway."""
+    model_store: ModelStore | None = None
+    """Where modelyard push writes to when it is not told."""
 
     @model_validator(mode="after")
     def _issuers_are_apart(self) -> "Settings":

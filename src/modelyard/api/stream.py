@@ -20,6 +20,7 @@ from modelyard.api.fields import (
     keyed_by,
     rules,
 )
+from modelyard.api.pod import PodTemplate, ServiceAccountName
 from modelyard.api.service import MAX_NAME, ModelReference
 
 STREAM_NAME_RULES = (
@@ -247,6 +248,11 @@ class ModelStreamSpec(Part):
     """Resources of one runner; the Runtime's by default."""
     env: Env | None = None
     """Environment variables of the model's process, besides the Runtime's."""
+    service_account_name: ServiceAccountName | None = None
+    """ServiceAccount of the pods on Kubernetes, by default that of the Model; no token of it is mounted. Without effect
+    on one machine."""
+    pod_template: PodTemplate | None = None
+    """Overlay over the pods on Kubernetes. A change makes a new revision."""
     suspend: bool = False
     """Stop the runners; what is committed stays, and scoring goes on from there when this is false again."""
 

@@ -41,8 +41,10 @@ def _convert(raw: Schema, definitions: Schema, path: str) -> Schema:
     if "oneOf" in raw or "allOf" in raw:
         raise Unstructured(f"{path}: unions are written as optional members and a CEL rule")
     out = {key: value for key, value in raw.items() if key in _KEPT or key.startswith("x-kubernetes-")}
-    if out.get("default", 0) is None:
-        del out["default"]
+    if "default" in out:
+        out["default"] = _without_nulls(out["default"])
+        if out["default"] is None:
+            del out["default"]
     if "description" in out:
         out["description"] = " ".join(out["description"].split())
     if isinstance(raw.get("exclusiveMinimum"), int | float) or isinstance(raw.get("exclusiveMaximum"), int | float):
@@ -91,6 +93,13 @@ def _int_or_string(raw: Schema, path: str) -> Schema:
         key: value for key, value in raw.items() if key in ("description", "pattern", "default") and value is not None
     }
     return {"anyOf": _INT_OR_STRING, "x-kubernetes-int-or-string": True, **kept}
+
+
+def _without_nulls(value: Any) -> Any:
+    """A default as an API server stores it: what is absent is absent. It refuses a CRD whose default holds a null."""
+    if not isinstance(value, dict):
+        return value
+    return {name: _without_nulls(member) for name, member in value.items() if member is not None}
 
 
 def _refuse_defaults(item: Schema, path: str) -> None:

@@ -19,6 +19,8 @@ _COMMANDS = {
     "get": "List objects.",
     "describe": "Show one object with its conditions and events.",
     "why": "Say why a service, job, stream or model is not as it should be.",
+    "diff": "Show what manifests would change.",
+    "push": "Upload a file or folder, and print the uri to write into a manifest.",
     "predict": "Send rows to a model.",
     "logs": "Show what the processes of a service, job, stream or model wrote.",
     "requests": "Show what callers asked and were answered.",
@@ -31,6 +33,8 @@ _COMMANDS = {
     "serve": "Serve one model file, without a server.",
     "token": "Make, rotate and revoke tokens for people.",
     "kubeconfig": "Print the path of the project's kubeconfig.",
+    "install": "Install Modelyard into a Kubernetes cluster, or upgrade it.",
+    "uninstall": "Remove Modelyard from a Kubernetes cluster.",
     "demo": "Show it all in a minute, on real data.",
     "version": "Print the version.",
 }

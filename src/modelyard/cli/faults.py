@@ -7,14 +7,17 @@ from typing import Any
 import yaml
 
 from modelyard.api import load
+from modelyard.api.job import ModelJob
 from modelyard.api.load import Document
+from modelyard.api.service import ModelService
 from modelyard.api.stream import ModelStream
 from modelyard.base.errors import FieldError, UserError
 from modelyard.control.apiserver.check import check
-from modelyard.control.plan import stream_work
+from modelyard.control.plan import pods, stream_work
 from modelyard.sdk import objects
 from modelyard.sdk.manifests import Manifests
 
+_HAVE_PODS = (ModelService, ModelJob, ModelStream)
 _STEP = re.compile(r"[^.\[\]]+")
 
 
@@ -35,8 +38,13 @@ def _wrong(manifests: Manifests) -> Iterator[str]:
 
 def _planned(body: Mapping[str, Any]) -> list[FieldError]:
     """What no schema can say, and what would otherwise be found out only when the object is planned."""
-    found = load.decode(body) if body.get("kind") == stream_work.KIND else None
-    return [error for _, error in stream_work.faults(found.spec)] if isinstance(found, ModelStream) else []
+    spec = body.get("spec")
+    if body.get("kind") != stream_work.KIND and not (isinstance(spec, dict) and "podTemplate" in spec):
+        return []
+    found = load.decode(body)
+    errors = stream_work.faults(found.spec) if isinstance(found, ModelStream) else ()
+    forbidden = pods.forbidden_fields(found.spec) if isinstance(found, _HAVE_PODS) else ()
+    return [*(error for _, error in errors), *forbidden]
 
 
 def _repeated(manifests: Manifests, namespace: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`modelyard logs`: what the processes of a local server wrote."""
+"""`modelyard logs`: what the processes of a local server wrote; of a cluster see `pod_logs`."""
 
 import os
 import re
@@ -16,7 +16,8 @@ import click
 
 from modelyard.base.errors import UserError
 from modelyard.base.ids import DEFAULT_NAMESPACE
-from modelyard.cli import words
+from modelyard.cli import pod_logs, words
+from modelyard.cli.session import Where, run, server_options
 from modelyard.control.kube import resources
 from modelyard.sdk import find
 
@@ -46,16 +47,28 @@ _INLINE = {
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written, until Ctrl-C.")
 @click.option("--tail", type=click.IntRange(min=0), help="Only so many last lines of each process.")
 @click.option("--revision", metavar="NAME", help="Of this revision instead of the newest.")
-@click.option("-n", "--namespace", default=DEFAULT_NAMESPACE, show_default=True, help="Namespace of the object.")
-def command(name: str, follow: bool, tail: int | None, revision: str | None, namespace: str) -> None:
+@server_options
+def command(where: Where, name: str, follow: bool, tail: int | None, revision: str | None) -> None:
     """Show what the processes of NAME wrote; also after they or the server ended.
 
     Those are the replicas of a service, the runners of a job or stream, or what read a model. KIND/NAME names one of
     them.
     """
-    folder = find.data_folder() / "logs"
     kind, _, plain = name.rpartition("/")
-    wanted = Wanted(plain, namespace, revision, _source(kind) if kind else None)
+    source = _source(kind) if kind else None
+    target = find.find(where.context) if where.context else None
+    if target is not None and target.local is None:
+        resource = words.kind(kind) if kind else None
+        asked = pod_logs.Wanted(name=plain, kind=resource, revision=revision or "", tail=tail, follow=follow)
+        run(where, lambda session: pod_logs.show(session, asked))
+        return
+    folder = target.local.logs if target and target.local else find.data_folder() / "logs"
+    _show(folder, name, Wanted(plain, where.namespace or DEFAULT_NAMESPACE, revision, source), follow, tail)
+
+
+def _show(folder: Path, name: str, wanted: "Wanted", follow: bool, tail: int | None) -> None:
+    """Files of this machine."""
+    namespace = wanted.namespace
     chosen = _chosen(folder, wanted)
     if not chosen:
         raise UserError(

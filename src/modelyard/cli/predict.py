@@ -2,6 +2,7 @@
 
 import shlex
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import numpy as np
@@ -46,18 +47,32 @@ def command(
         click.echo(_curl(*client.request(name, inputs), caller.curl(bears_token=bears_token)))
         return None
 
+    url = caller.url or _gateway(where, name)
     try:
-        outputs = ask(caller, caller.url or _gateway(where, name), where, work)
+        outputs = ask(caller, url, where, work)
     except RetryLater as error:
         if caller.url is not None:
             raise
-        raise RetryLater(f"{error.message}; {_why(name)} says more") from error
+        raise RetryLater(f"{error.message}; {_from_outside(url)}{_why(name)} says more") from error
     if outputs is None:
         return
     if form is not None:
         output.emit({each: _plain(array) for each, array in outputs.items()}, form)
     else:
         _print(outputs)
+
+
+def _from_outside(url: str) -> str:
+    """Names of Services mean something inside of their cluster alone."""
+    host = urlsplit(url).hostname or ""
+    if not host.endswith((".svc", ".svc.cluster.local")):
+        return ""
+    service, namespace, *_ = host.split(".")
+    port = urlsplit(url).port or (443 if url.startswith("https") else 80)
+    return (
+        f"{host} is a name inside the cluster: 'kubectl port-forward -n {namespace} service/{service} 8080:{port}' in "
+        "another terminal, and --url http://127.0.0.1:8080, reach it from outside; or "
+    )
 
 
 def _why(name: str) -> str:

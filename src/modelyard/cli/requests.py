@@ -14,6 +14,7 @@ import click
 from modelyard.base.errors import UserError
 from modelyard.base.ids import DEFAULT_NAMESPACE
 from modelyard.cli import output
+from modelyard.cli.session import Where, server_options
 from modelyard.sdk import find
 
 Object = dict[str, Any]
@@ -29,11 +30,12 @@ _WIDTHS = [24, 6, 6, 24, 16, 44]
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("--tail", type=click.IntRange(min=0), default=20, show_default=True, help="So many last requests.")
 @click.option("--failed", is_flag=True, help="Only those answered with 400 or more, or with an error of gRPC.")
-@click.option("-n", "--namespace", default=DEFAULT_NAMESPACE, show_default=True, help="Namespace of the service.")
 @output.formats("json")
-def command(name: str | None, follow: bool, tail: int, failed: bool, namespace: str, form: str | None) -> None:
+@server_options
+def command(where: Where, name: str | None, follow: bool, tail: int, failed: bool, form: str | None) -> None:
     """Show the latest requests for SERVICE, or for all: also after the server ended. -o json prints whole lines."""
-    path = find.data_folder() / "server" / "access.log"
+    path = _data(where) / "server" / "access.log"
+    namespace = where.namespace or DEFAULT_NAMESPACE
     if not path.exists():
         raise UserError(f"{path} is missing: the gateway of this project has not run yet; start it with 'modelyard up'")
     model = f"{name}.{namespace}" if name else ""
@@ -47,6 +49,19 @@ def command(name: str | None, follow: bool, tail: int, failed: bool, namespace: 
             for entry in log.more():
                 show(entry)
             time.sleep(_PAUSE_SECONDS)
+
+
+def _data(where: Where) -> Path:
+    """Of a local server. Raises UserError for others, whose gateways write to their own logs."""
+    if where.context is None:
+        return find.data_folder()
+    local = find.find(where.context).local
+    if local is None:
+        raise UserError(
+            "the gateway of a cluster writes its requests to the logs of its pods: kubectl logs -n modelyard-system "
+            "-l app.kubernetes.io/component=gateway --prefix"
+        )
+    return local.data
 
 
 def chosen(entry: Object, model: str, *, failed: bool) -> bool:

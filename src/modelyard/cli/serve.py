@@ -10,14 +10,15 @@ import click
 import uvloop
 
 from modelyard.base.errors import UserError
-from modelyard.runtime import prepare
 from modelyard.runtime.backends.load import load
 from modelyard.runtime.backends.port import LoadFailed
 from modelyard.runtime.front.server import Listen
 from modelyard.runtime.front.server import serve as serve_models
+from modelyard.runtime.prepare import inspect
 from modelyard.storage.cache import Cache
+from modelyard.wire.place import Place
 from modelyard.wire.report import PrepareReport
-from modelyard.wire.work import ModelWork, Place, PrepareWork, ServeWork, TensorSpec
+from modelyard.wire.work import ModelWork, PrepareWork, ServeWork, TensorSpec
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _THREADS = 1
@@ -58,7 +59,7 @@ async def _run(path: Path, name: str, port: int, trust: str, place: Place) -> No
 
 
 async def _prepare(path: Path, trust: str, place: Place) -> PrepareReport:
-    report = await prepare.run(PrepareWork(uri=str(path), trust=trust), place)
+    report = await inspect.run(PrepareWork(uri=str(path), trust=trust), place)
     if report.prepare is None:
         failure = report.failure
         message = failure.message if failure else "it cannot be read"

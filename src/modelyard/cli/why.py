@@ -67,13 +67,14 @@ async def look(session: Session, name: str) -> Case:
 
 async def case_of(session: Session, body: objects.Object) -> Case:
     """An object with what it refers to and what was told about it."""
+    there = session.target.local is None
     events = await objects.events(session.client, body)
     if body["kind"] not in ("ModelService", "ModelJob", "ModelStream"):
-        return Case(body=body, events=events)
+        return Case(body=body, events=events, cluster=there)
     model = await objects.model_of(session.client, body)
     if model is not None:
         events = sorted([*events, *await objects.events(session.client, model)], key=objects.when)
     if body["kind"] == "ModelJob":
-        return Case(body=body, model=model, events=events)
+        return Case(body=body, model=model, events=events, cluster=there)
     revisions = await objects.revisions(session.client, body)
-    return Case(body=body, model=model, revisions=revisions, events=events)
+    return Case(body=body, model=model, revisions=revisions, events=events, cluster=there)

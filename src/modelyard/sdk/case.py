@@ -18,13 +18,14 @@ _SHORTEST_REPEAT = 12
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
     """What is known. body: the object in question; model: the Model behind a service or job; events: of both, oldest
-    first; loads: of a service's revisions, where somebody asked for them."""
+    first; loads: of a service's revisions, where somebody asked for them. cluster: whether pods run it."""
 
     body: Object
     model: Object | None = None
     revisions: Sequence[Object] = ()
     events: Sequence[Object] = ()
     loads: Loads = field(default_factory=Loads)
+    cluster: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

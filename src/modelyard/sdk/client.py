@@ -20,6 +20,7 @@ from modelyard.sdk.tensors import Array, Metadata
 _AGAIN = frozenset({429, 503})
 _MAX_ANSWER_BYTES = 512 * 2**20
 _MAX_IDLE = 16
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SHORTEST_PAUSE_SECONDS = 0.05
 _TOKEN = re.compile(r"[!-~]{1,16384}")
 _JSON = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -194,7 +195,8 @@ class Client:
         if isinstance(error, TimeoutError):
             return RetryLater(f"{self.url} did not answer within {self._timeout:g} s")
         if isinstance(error, ConnectionRefusedError):
-            return RetryLater(f"nothing listens at {self.url}; is 'modelyard up' running there?")
+            hint = "; is 'modelyard up' running there?" if self._parts.hostname in _LOOPBACK else ""
+            return RetryLater(f"nothing listens at {self.url}{hint}")
         if not used and isinstance(error, ConnectionResetError | http.client.RemoteDisconnected | ssl.SSLEOFError):
             perhaps = "speak https" if self._tls is None else "want to see a certificate of the caller"
             return RetryLater(f"{self.url} closed the connection without an answer; does it {perhaps}?")

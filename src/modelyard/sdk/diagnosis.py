@@ -10,6 +10,11 @@ __all__ = ["Case", "Diagnosis", "diagnose"]
 
 
 _MATTERS = frozenset({"ModelReady", "Enforced", "RoutesReady", "TrafficReady", "Available"})
+_IF_IT_LASTS = {
+    False: "if this lasts longer than a few seconds, see what 'modelyard up' printed",
+    True: "if this lasts longer than a few seconds, see how the operator is: kubectl get pods -n modelyard-system",
+}
+"""By whether it is on a cluster."""
 _APART = {"ModelJob": job_diagnosis.diagnose, "ModelStream": stream_diagnosis.diagnose}
 """Kinds that are answered about in their own way."""
 
@@ -40,7 +45,7 @@ def _in_between(case: Case, subject: str, ready: Object) -> Diagnosis | None:
         return Diagnosis(
             healthy=False,
             headline=f"{subject} has not been looked at yet",
-            next_steps=("if this lasts longer than a few seconds, see what 'modelyard up' printed",),
+            next_steps=(_IF_IT_LASTS[case.cluster],),
         )
     if _outdated(body, ready):
         return Diagnosis(

@@ -83,20 +83,16 @@ def of_data_folder(data: Path) -> Target:
 
 
 def _named(context: str) -> Target:
-    problem: UserError | None = None
     paths = _kubeconfigs()
-    for path in paths:
-        try:
-            config = auth.load(path, context)
-        except UserError as error:
-            problem = problem or error
-            continue
-        local = _read(path.parent) if (path.parent / "server.json").is_file() else None
-        return Target(config=config, description=f"{config.server} (context {context})", kubeconfig=path, local=local)
-    if problem is not None and len(paths) == 1:
-        raise problem
-    names = ", ".join(str(path) for path in paths) or "$KUBECONFIG or ~/.kube/config"
-    raise UserError(f"--context: there is no context {context!r} in {names}")
+    merged = auth.merged(paths)
+    path = merged.path_of(context)
+    if path is None:
+        names = ", ".join(str(path) for path in paths) or "$KUBECONFIG or ~/.kube/config"
+        known = f" (there are: {', '.join(merged.entries['contexts'])})" if merged.entries["contexts"] else ""
+        raise UserError(f"--context: there is no context {context!r} in {names}{known}")
+    config = merged.config(context)
+    local = _read(path.parent) if (path.parent / "server.json").is_file() else None
+    return Target(config=config, description=f"{config.server} (context {context})", kubeconfig=path, local=local)
 
 
 def _kubeconfigs() -> list[Path]:

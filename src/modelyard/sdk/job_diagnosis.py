@@ -130,7 +130,7 @@ def _waiting(case: Case, subject: str, found: Progress, now: float) -> Diagnosis
 def _model_steps(case: Case, own: Object) -> tuple[str, ...]:
     """What to do about the model; then the job goes on."""
     assert case.model is not None
-    found = steps(Case(body=case.model), own)
+    found = steps(Case(body=case.model, cluster=case.cluster), own)
     return (*found, "the job then starts by itself") if found else ()
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelyard.base.conditions import Reason
+from modelyard.sdk import cluster_steps
 from modelyard.sdk.case import Case
 
 _SAVE = ("save a good model at {uri}, then: modelyard refresh {name}",)
@@ -209,6 +210,9 @@ _PASSING = frozenset(
 def steps(case: Case, cause: Mapping[str, Any]) -> tuple[str, ...]:
     """What to do about the condition of a service, model or runtime; of a stream, where it has none of its own."""
     name = case.body["metadata"]["name"]
+    there = _there(case, cause)
+    if there:
+        return there
     uri = ((case.model or case.body).get("spec") or {}).get("uri") or "its place"
     found = _NEXT.get(str(cause.get("reason")), ())
     if found is _SAVE:  # the uri of a Model stays, that of a service's own one follows the manifest
@@ -217,11 +221,17 @@ def steps(case: Case, cause: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(step.format(name=name, uri=uri) for step in found)
 
 
+def _there(case: Case, cause: Mapping[str, Any]) -> tuple[str, ...]:
+    metadata, kind = case.body["metadata"], str(case.body.get("kind"))
+    namespace = str(metadata.get("namespace") or "default")
+    return cluster_steps.steps(str(cause.get("reason")), kind, str(metadata["name"]), namespace, cluster=case.cluster)
+
+
 def stream_steps(case: Case, cause: Mapping[str, Any]) -> tuple[str, ...]:
     """What to do about the condition of a stream, or of its model."""
     reason, spec = str(cause.get("reason")), case.body.get("spec") or {}
     found = _STREAM.get(reason)
-    if found is None:
+    if found is None or _there(case, cause):
         return steps(case, cause)
     secrets = _secrets(spec)
     if reason == Reason.BROKER_REFUSED and not secrets:
@@ -257,7 +267,7 @@ def _has_begun(case: Case) -> bool:
 def job_steps(case: Case, cause: Mapping[str, Any], *, failed: bool) -> tuple[str, ...]:
     """What to do about the condition of a job. failed: it has ended, and is never run again."""
     reason = str(cause.get("reason"))
-    found = [step.format(**_job_words(case)) for step in _JOB.get(reason, ())]
+    found = [*_there(case, cause)] or [step.format(**_job_words(case)) for step in _JOB.get(reason, ())]
     if failed:
         return (*found, *_again(case))
     return (*found, _RETRIED) if reason in _PASSING else tuple(found)

@@ -15,6 +15,8 @@ Object = dict[str, Any]
 CREATED, CONFIGURED, UNCHANGED = "created", "configured", "unchanged"
 _PAGE = "500"
 _CLOCK = SystemClock()
+_ACCOUNT = "serviceAccountName"
+"""Of an owned Model: it is its owner's, and no part of the reference."""
 
 
 def resource_of(body: Mapping[str, Any]) -> Resource:
@@ -180,7 +182,7 @@ async def model_of(client: Client, body: Object) -> Object | None:
     listed, _ = await list_all(client, resources.MODELS, namespace)
     inline = {key: value for key, value in reference.items() if value is not None}
     for model in listed:
-        spec = {key: value for key, value in model["spec"].items() if value is not None}
+        spec = {key: value for key, value in model["spec"].items() if value is not None and key != _ACCOUNT}
         if spec == inline and owned_by(model, body):
             return dict(model)
     return None

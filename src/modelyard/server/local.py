@@ -1,6 +1,5 @@
 """The local composition root: API server, loop, processes, broker and Envoy in one program for one project folder."""
 
-import asyncio
 import base64
 import binascii
 import json
@@ -13,7 +12,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-from modelyard.api import schema, settings
+from modelyard.api import schema
 from modelyard.base.clock import SystemClock
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, UserError
@@ -23,24 +22,21 @@ from modelyard.control.apiserver.server import ApiServer
 from modelyard.control.apiserver.store import Store
 from modelyard.control.drivers.processes.driver import ProcessDriver
 from modelyard.control.drivers.processes.site import Folders
-from modelyard.control.engine.loop import Engine
-from modelyard.control.engine.standing import Place, StandingWatch
-from modelyard.control.engine.writer import RESOURCES, Writer
+from modelyard.control.engine.standing import Place
+from modelyard.control.engine.writer import Writer
 from modelyard.control.gateway import addresses
 from modelyard.control.gateway.envoy import EnvoyGateway
 from modelyard.control.gateway.issuer_keys import IssuerKeys
-from modelyard.control.ir import names
 from modelyard.control.ir import unit_secret as unit_secrets
 from modelyard.control.ir.unit import SecretKey
-from modelyard.control.ir.values import Key
 from modelyard.control.kube import auth
 from modelyard.control.kube.client import Client
 from modelyard.control.kube.events import EventRecorder
-from modelyard.control.kube.queue import WorkQueue
 from modelyard.control.kube.reflector import Reflector
-from modelyard.control.kube.resources import ACCESS, CONFIGMAPS, CONTROLLERREVISIONS, MODELSTREAMS, SECRETS
-from modelyard.server import gateway_key, metrics
+from modelyard.control.kube.resources import MODELSTREAMS, SECRETS
+from modelyard.server import deciding, gateway_key, metrics
 from modelyard.server.broker import Broker
+from modelyard.server.deciding import Parts, tasks
 from modelyard.server.folder import Folder, opened
 from modelyard.wire import jose
 
@@ -90,7 +86,7 @@ async def running(options: Options, *, changed: Changed) -> AsyncIterator[Runnin
         async with AsyncExitStack() as stack:
             yield await _start(stack, options, changed)
     except BaseExceptionGroup as group:
-        raise _told(group) from group
+        raise deciding.told(group) from group
 
 
 async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> Running:
@@ -108,43 +104,29 @@ async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> R
     driver = await stack.enter_async_context(_driver(folders, secrets, clock, unit_secret))
     secrets.add_handler(lambda _place, _old, _new: driver.look_again())
     gateway = await stack.enter_async_context(_gateway(options, folder, clock, unit_secret))
-    objects = {kind: Reflector(client, resource, clock=clock) for kind, resource in RESOURCES.items()}
-    for kind, reflector in objects.items():
+    watched = deciding.watched(client, clock)
+    for kind, reflector in watched.objects.items():
         reflector.add_handler(_of_kind(kind, changed))
-    objects[MODELSTREAMS.kind].add_handler(broker.saw)
-    queue: WorkQueue[Key] = WorkQueue()
-    engine = Engine(
-        objects=objects,
-        rules={each.kind: Reflector(client, each, clock=clock) for each in ACCESS},
-        revisions=Reflector(
-            client, CONTROLLERREVISIONS, clock=clock, label_selector=f"{names.LABEL_MANAGED_BY}={names.MANAGER}"
-        ),
+    watched.objects[MODELSTREAMS.kind].add_handler(broker.saw)
+    announcement = _Announcement(folder, folders.broker(), lambda: gateway.local_url)
+    place = Place(loopback=addresses.is_loopback(addresses.host(options.host)), accounts=accounts)
+    parts = Parts(
+        client=client,
+        clock=clock,
+        watched=watched,
         writer=Writer(client, recorder),
+        recorder=recorder,
         driver=driver,
         gateway=gateway,
-        queue=queue,
-        clock=clock,
-        gateway_url=lambda: gateway.url,
-    )
-    pages["/metrics"] = metrics.page(gateway, engine.counters, queue)
-    await stack.enter_async_context(_tasks(secrets.run(), recorder.run()))
-    configmaps = Reflector(client, CONFIGMAPS, clock=clock, namespace=settings.NAMESPACE)
-    keys = IssuerKeys(folder.own / "issuers", clock)
-    announcement = _Announcement(folder, folders.broker(), lambda: gateway.local_url)
-    watch = StandingWatch(
-        client=client,
-        configmaps=configmaps,
         secrets=secrets,
-        keys=keys,
-        recorder=recorder,
-        clock=clock,
-        place=Place(loopback=addresses.is_loopback(addresses.host(options.host)), accounts=accounts),
-        stand=lambda standing: announcement.after(lambda: engine.stand(standing)),
+        keys=IssuerKeys(folder.own / "issuers", clock),
+        place=lambda: place,
+        changes=announcement.after,
     )
-    keys.changed = watch.look_again
-    await stack.enter_async_context(_tasks(configmaps.run(), keys.run(), gateway.report_unknown_keys(keys.hint)))
-    await watch.begin()
-    await stack.enter_async_context(_tasks(watch.run(), engine.run()))
+    engine = deciding.engine(parts)
+    pages["/metrics"] = metrics.page(gateway, engine.counters, parts.queue)
+    await stack.enter_async_context(tasks(secrets.run(), recorder.run()))
+    await deciding.decide(stack, parts, engine)
     announcement.begin()
     stack.callback(folder.withdraw)
     return Running(folder=folder, gateway=gateway.url, internal=gateway.local_url, client=client)
@@ -262,18 +244,6 @@ def _of_kind(kind: str, changed: Changed) -> Callable[[tuple[str, str], Object |
     return lambda place, _old, new: changed(kind, place, new)
 
 
-@asynccontextmanager
-async def _tasks(*work: Any) -> AsyncIterator[None]:
-    """Run in the background until left. What fails there cancels the block and is raised from it."""
-    async with asyncio.TaskGroup() as group:
-        started = [group.create_task(each) for each in work]
-        try:
-            yield
-        finally:
-            for task in started:
-                task.cancel()
-
-
 def _log_to(stack: AsyncExitStack, path: Path) -> None:
     handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -282,17 +252,3 @@ def _log_to(stack: AsyncExitStack, path: Path) -> None:
     root.setLevel(logging.INFO)
     stack.callback(handler.close)
     stack.callback(root.removeHandler, handler)
-
-
-def _told(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What a person must know of several failures: the first sentence, else the first defect."""
-    flat = list(_leaves(group))
-    return next((each for each in flat if isinstance(each, ModelyardError)), flat[0])
-
-
-def _leaves(error: BaseException) -> Any:
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    else:
-        yield error

@@ -50,6 +50,10 @@ class Cache:
             )
         return artifact
 
+    def holds(self, digest: str) -> bool:
+        """Whether `path` would find it, sound."""
+        return self._verified(self._entry(digest), digest) is not None
+
     def put(self, source: Path, found: digests.Inventory | None = None) -> str:
         """Store a copy of the file or folder and return its digest; an entry that exists and is sound is kept.
 

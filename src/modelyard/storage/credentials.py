@@ -4,6 +4,7 @@ The keys of a Secret are the names that each cloud's own tools use. Nothing is t
 process, and no metadata service is asked: without keys a store is read as anybody may.
 """
 
+import errno
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ _KNOWN: Mapping[str, Mapping[str, str]] = {
 }
 _SIGNING = frozenset({"secret_access_key", "service_account_key", "account_key", "sas_key"})
 _TOGETHER = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_UNCHANGEABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.EBUSY})
 _TEXT = re.compile(r"[!-~]+")
 _REGION = re.compile(r"[A-Za-z0-9-]{1,64}")
 
@@ -48,12 +50,23 @@ def read(folder: Path) -> dict[str, str]:
 
 
 def take(folder: Path) -> dict[str, str]:
-    """As `read`, and the files are gone, whatever is in them: what loads a model later finds no keys."""
+    """As `read`, and the files are gone, whatever is in them: what loads a model later finds no keys.
+
+    A Secret that is mounted cannot be changed, and stays: who mounts it sees to it that no model is loaded beside it.
+    """
     try:
         return read(folder)
     finally:
         for each in _files(folder):
-            each.unlink(missing_ok=True)
+            _remove(each)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in _UNCHANGEABLE:
+            raise
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -71,6 +84,13 @@ def _value(path: Path) -> str:
         return data.decode().removesuffix("\n")
     except UnicodeDecodeError:
         raise StoreRefused(Reason.INVALID, f"key {path.name} of the Secret is not text in UTF-8") from None
+
+
+def ambient(scheme: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The keys for a store in somebody's own environment, for commands of people; processes of models never ask."""
+    aliases = {"AWS_REGION": "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL": "AWS_ENDPOINT_URL_S3"}
+    found = {name: environment.get(name) or environment.get(aliases.get(name, ""), "") for name in _KNOWN[scheme]}
+    return {name: value for name, value in found.items() if value}
 
 
 def options(scheme: str, keys: Mapping[str, str]) -> dict[str, Any]:

@@ -42,6 +42,8 @@ _RETRY: Mapping[str, Any] = {
 """A store that is started again within a minute is waited for; one that stays away is told. Time alone decides: with
 pauses drawn by lot 40 attempts were over after 29 s."""
 _MOST_CONFLICTS = 6
+_PART = 16 * 2**20
+"""Of an object that is sent in several requests; S3 takes 10,000 of them."""
 _KINDS: Mapping[str, Any] = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 _AMBIENT = ("AWS_", "GOOGLE_", "AZURE_", "GCLOUD_")
 _HOME = "HOME"  # where keys of Google's own tools are
@@ -185,6 +187,12 @@ class Store:
         """Write or replace."""
         with told(f"{self.uri}/{key}"):
             await obstore.put_async(self._for(memoryview(body).nbytes, create=True), self._full(key), body)
+
+    async def send(self, key: str, blocks: Iterator[bytes], size_bytes: int) -> None:
+        """Write or replace in several requests. Nothing is there before all blocks are, and none if they end badly."""
+        with told(f"{self.uri}/{key}"):
+            raw = self._for(size_bytes, create=True)
+            await obstore.put_async(raw, self._full(key), blocks, chunk_size=_PART, max_concurrency=2)
 
     async def delete(self, keys: Iterable[str]) -> None:
         """What is not there is fine."""

@@ -1,13 +1,10 @@
 """WorkSpec: what control tells a process of the runtime half to do.
 
 A JSON file of one object, `{"version": 1, "serve": {...}}`, with `prepare`, `score`, `run`, `stream` or `clean` in its
-place. It says
-*what*, never *where*: folders, sockets and the report's path are given by the driver in the environment (`Place`),
-so that the same recorded WorkSpec runs in any place. Version N reads N-1; an unknown version or field is refused.
-The schema is `spec/work.schema.json`.
+place. It says *what*, never *where*: folders, sockets and the report's path are given by the driver in the environment
+(`wire.place`), so that the same recorded WorkSpec runs in any place. Version N reads N-1; an unknown version or field
+is refused. The schema is `spec/work.schema.json`.
 """
-
-from collections.abc import Mapping
 
 import msgspec
 
@@ -21,27 +18,8 @@ BUILTIN_FORMATS = frozenset({"onnx", "skops", "joblib", "pickle"})
 PARTS = ("serve", "prepare", "score", "run", "stream", "clean")
 """Of a WorkSpec, of which exactly one is set."""
 
-ENV_WORK = "MODELYARD_WORK"
-ENV_REPORT = "MODELYARD_REPORT"
-ENV_SOCKET = "MODELYARD_SOCKET"
-ENV_CACHE = "MODELYARD_CACHE"
-ENV_ROOT = "MODELYARD_ROOT"
-ENV_SCRATCH = "MODELYARD_SCRATCH"
-ENV_SECRETS = "MODELYARD_SECRETS"
-ENV_INDEX = "MODELYARD_INDEX"
-ENV_ATTEMPT = "MODELYARD_ATTEMPT"
-ENV_MASTER = "MODELYARD_MASTER"
-ENV_BROKER = "MODELYARD_BROKER"
-ENV_SHADOW = "MODELYARD_SHADOW"
-ENV_LISTEN = "MODELYARD_LISTEN"
-ENV_GATEWAY_DIGEST = "MODELYARD_GATEWAY_DIGEST"
-ENV_TERMINATION = "MODELYARD_TERMINATION"
-ENV_REPORT_LISTEN = "MODELYARD_REPORT_LISTEN"
-ENV_FETCHED = "MODELYARD_FETCHED"
-
 GATEWAY_HEADER = "x-modelyard-gateway"
-"""What requests bear that come through the gateway: the secret of the unit, from the file of a role of its own."""
-GATEWAY_ROLE, GATEWAY_FILE = "gateway", "secret"
+"""What requests bear that come through the gateway: the secret of the unit."""
 SHADOW_HEADER = "x-modelyard-shadow"
 """On copies of requests; its value is how many of a hundred are to be compared."""
 
@@ -291,90 +269,6 @@ class WorkSpec(_Struct, frozen=True, kw_only=True):
     clean: CleanWork | None = None
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a process finds its things: paths, from the environment that the driver sets.
-
-    cache: folder of artifacts by digest. root: what relative URIs are relative to. scratch: the only folder it may
-    write besides. socket: Unix socket to listen on. report: file that it replaces atomically with its latest Report.
-    secrets: a folder of files `<role>/<key>`; who serves requests may find GATEWAY_FILE of GATEWAY_ROLE there. index:
-    among the members of its task, attempt: of a gang, from 1; master: `host:port` where rank 0 may listen. broker: the
-    file that tells how LOCAL_BROKER is reached, once it runs. shadow: the socket at which who gets copies of requests
-    may ask the revision whose answers callers get.
-
-    In pods besides: listen: `host:port` for requests, in place of the socket; gateway_digest: the SHA-256 of what they
-    must bear in GATEWAY_HEADER, in hexadecimal. termination: the file that outlives the container, for a last report.
-    report_listen: `host:port` where the latest report may be read. fetched: the folder that holds the artifact of
-    prepare work already.
-    """
-
-    work: str
-    report: str
-    cache: str
-    scratch: str
-    socket: str = ""
-    root: str = ""
-    secrets: str = ""
-    index: int = 0
-    attempt: int = 1
-    master: str = ""
-    broker: str = ""
-    shadow: str = ""
-    listen: str = ""
-    gateway_digest: str = ""
-    termination: str = ""
-    report_listen: str = ""
-    fetched: str = ""
-
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Place":
-        """Read the variables; a missing one is a UserError that names it."""
-        missing = [name for name in (ENV_WORK, ENV_REPORT, ENV_CACHE, ENV_SCRATCH) if not environment.get(name)]
-        if missing:
-            raise UserError(f"{', '.join(missing)} must be set: this program is started by Modelyard, not by hand")
-        return cls(
-            work=environment[ENV_WORK],
-            report=environment[ENV_REPORT],
-            cache=environment[ENV_CACHE],
-            scratch=environment[ENV_SCRATCH],
-            socket=environment.get(ENV_SOCKET, ""),
-            root=environment.get(ENV_ROOT, ""),
-            secrets=environment.get(ENV_SECRETS, ""),
-            index=_number(environment, ENV_INDEX, 0),
-            attempt=_number(environment, ENV_ATTEMPT, 1),
-            master=environment.get(ENV_MASTER, ""),
-            broker=environment.get(ENV_BROKER, ""),
-            shadow=environment.get(ENV_SHADOW, ""),
-            listen=environment.get(ENV_LISTEN, ""),
-            gateway_digest=environment.get(ENV_GATEWAY_DIGEST, ""),
-            termination=environment.get(ENV_TERMINATION, ""),
-            report_listen=environment.get(ENV_REPORT_LISTEN, ""),
-            fetched=environment.get(ENV_FETCHED, ""),
-        )
-
-    def environment(self) -> dict[str, str]:
-        """The inverse, for drivers."""
-        pairs = {
-            ENV_WORK: self.work,
-            ENV_REPORT: self.report,
-            ENV_CACHE: self.cache,
-            ENV_SCRATCH: self.scratch,
-            ENV_SOCKET: self.socket,
-            ENV_ROOT: self.root,
-            ENV_SECRETS: self.secrets,
-            ENV_INDEX: str(self.index) if self.index else "",
-            ENV_ATTEMPT: str(self.attempt) if self.attempt > 1 else "",
-            ENV_MASTER: self.master,
-            ENV_BROKER: self.broker,
-            ENV_SHADOW: self.shadow,
-            ENV_LISTEN: self.listen,
-            ENV_GATEWAY_DIGEST: self.gateway_digest,
-            ENV_TERMINATION: self.termination,
-            ENV_REPORT_LISTEN: self.report_listen,
-            ENV_FETCHED: self.fetched,
-        }
-        return {name: value for name, value in pairs.items() if value}
-
-
 def encode(work: WorkSpec) -> bytes:
     """Deterministic JSON."""
     return msgspec.json.encode(work, order="deterministic")
@@ -407,13 +301,6 @@ def partition_subjects(subjects: tuple[str, ...], key_token: int, partition: int
         tokens[key_token - 1] = str(partition)
         found.append(".".join(tokens))
     return tuple(found)
-
-
-def _number(environment: Mapping[str, str], name: str, default: int) -> int:
-    text = environment.get(name, "")
-    if text and not text.isdecimal():
-        raise UserError(f"{name} must be a whole number, not {text!r}: this program is not started by hand")
-    return int(text) if text else default
 
 
 class _Versioned(msgspec.Struct):

@@ -114,7 +114,7 @@ async def test_a_body_that_cannot_be_stored_is_refused(body: bytes, kind: str, c
         (b'{"metadata": {"resourceVersion": "1"}}', "merge-patch+json", 409),
         (b'{"metadata": {"uid": "x"}}', "merge-patch+json", 409),
         (b'{"spec": {"replicas": -1}}', "merge-patch+json", 422),
-        (b'{"kind": "Model"}', "merge-patch+json", 400),
+        (b'{"kind": "Model"}', "merge-patch+json", 422),
         (b"{}", "apply-patch+yaml", 415),
         (b"{}", "strategic-merge-patch+json", 415),
     ],

@@ -315,3 +315,6 @@ def test_predict_finds_the_gateway(project: Project, monkeypatch: pytest.MonkeyP
     project.run("apply", "-f", "all.yaml", "--context", "modelyard")
     project.set_status(MODELSERVICES, "digits", url="http://127.0.0.1:7/v2/models/digits")
     assert "nothing listens at http://127.0.0.1:7;" in project.run(*arguments, "--context", "modelyard").err
+    project.set_status(MODELSERVICES, "digits", url="http://gateway.system.svc/v2/models/digits")
+    inside = project.run(*arguments, "--context", "modelyard").err
+    assert "'kubectl port-forward -n system service/gateway 8080:80'" in inside

@@ -1,5 +1,6 @@
 import asyncio
 import errno
+import hashlib
 import json
 import os
 import socket
@@ -59,18 +60,18 @@ async def test_a_process_sees_its_place_and_little_of_our_environment(
     assert os.stat(seen["MODELYARD_SCRATCH"]).st_mode & 0o777 == 0o700
 
 
-async def test_a_server_finds_its_gateways_secret_in_a_file_for_it_alone(rig: ProcessRig) -> None:
+async def test_a_server_knows_its_gateways_secret_when_it_sees_it_and_not_before(rig: ProcessRig) -> None:
     rig.unit_secrets[unit().name] = "open sesame"
     await rig.driver.apply(Start(unit=unit(), replicas=1))
     (replica,) = await ready(rig, unit().name)
-    path = rig.folders.secrets(replica.name) / "gateway" / "secret"
-    assert path.read_text() == "open sesame"
-    assert path.stat().st_mode & 0o777 == 0o600
     process = psutil.Process(replica.pid)
-    assert process.environ()["MODELYARD_SECRETS"] == str(path.parent.parent)
+    assert process.environ()["MODELYARD_GATEWAY_DIGEST"] == hashlib.sha256(b"open sesame").hexdigest()
+    assert "MODELYARD_SECRETS" not in process.environ()
     assert process.environ()["MODELYARD_SHADOW"] == str(rig.folders.run / "shadow.sock")
     assert "sesame" not in " ".join((*process.cmdline(), *process.environ().values()))
-    assert "sesame" not in (rig.folders.own(replica.name) / "work.json").read_text()
+    files = [each.read_text() for each in rig.folders.own(replica.name).rglob("*") if each.is_file()]
+    assert files
+    assert "sesame" not in "".join(files)
 
 
 async def test_secrets_are_in_the_environment_alone(rig: ProcessRig) -> None:

@@ -1,13 +1,14 @@
 """A front that answers its gateway alone."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import front_testing
-from front_testing import Front, ask_once, body, call, get, post, until
-from modelyard.wire import work as works
+from front_testing import Client, Front, ask_once, body, call, get, post, until
+from s3_testing import free_ports
 
 SECRET = "5" * 64
 BEARING = f"x-modelyard-gateway: {SECRET}\r\n"
@@ -50,7 +51,17 @@ def test_requests_without_its_secret_are_refused(front: Front, header: str) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/v2", "/v2/models/linear", "/v2/models/linear/ready", "/v2/health/ready", "/metrics/", "//metrics", "/"]
+    "path",
+    [
+        "/v2",
+        "/v2/models/linear",
+        "/v2/models/linear/ready",
+        "/v2/health",
+        "/v2/health/ready?x",
+        "/metrics/",
+        "//metrics",
+        "/",
+    ],
 )
 def test_everything_else_is_refused_too(front: Front, path: str) -> None:
     assert ask_once(front, get(path)).status == 403
@@ -67,26 +78,73 @@ def test_a_call_of_grpc_is_refused_with_a_status_of_grpc(front: Front) -> None:
     assert (status, sentence[:31]) == (7, "requests go through the gateway")
 
 
-def test_measures_stay_readable_for_whoever_may_open_the_socket(front: Front) -> None:
-    assert b"modelyard_" in ask_once(front, get("/metrics")).content
+def test_measures_and_health_are_told_to_whoever_may_open_the_socket(front: Front) -> None:
+    with front.client() as client:
+        assert b"modelyard_" in client.ask(get("/metrics")).content
+        assert client.ask(get("/v2/health/live")).json == {"live": True}
+        assert client.ask(get("/v2/health/ready")).json == {"ready": True}
 
 
-def test_the_file_is_gone_once_it_serves(front: Front) -> None:
-    folder = Path(front.place.secrets) / works.GATEWAY_ROLE
-    assert list(folder.iterdir()) == []
-    assert SECRET not in Path(f"/proc/{front.process.pid}/environ").read_text()
-    assert SECRET not in Path(f"/proc/{front.process.pid}/cmdline").read_text()
+def test_the_secret_lies_nowhere(front: Front) -> None:
+    assert ask_once(front, post(INFER, body([1, 0, 0, 0]), BEARING)).status == 200
+    for name in ("environ", "cmdline"):
+        assert SECRET not in Path(f"/proc/{front.process.pid}/{name}").read_text()
+    for path in front.folder.rglob("*"):
+        assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
 
 
-def test_where_there_should_be_a_secret_it_does_not_serve_without_one(tmp_path: Path) -> None:
-    models = {"linear": front_testing.linear(tmp_path / "linear.onnx")}
-    front = Front(tmp_path, models, gateway_secret="\n")
+def failure(folder: Path, **place: str) -> str:
+    """Of a front that is started there and does not serve."""
+    front = Front(folder, {"linear": front_testing.linear(folder / "linear.onnx")}, place=place)
     try:
-        until(lambda: front.process.poll() is not None)
+        assert front.process.wait(timeout=20) == 1
     finally:
         front.__exit__()
-    assert front.process.returncode == 1
     found = front.report
     assert found is not None
     assert found.failure is not None
-    assert "must hold a file secret with the secret of the gateway" in found.failure.message
+    return found.failure.message
+
+
+def test_without_a_good_digest_it_does_not_serve(tmp_path: Path) -> None:
+    for digest in ("5", "Z" * 64, "A" * 64):
+        told = failure(tmp_path, gateway_digest=digest)
+        assert "must be 64 hexadecimal digits" in told
+
+
+def test_other_machines_are_not_served_without_one(tmp_path: Path) -> None:
+    for listen in ("0.0.0.0:0", "[::]:0"):
+        told = failure(tmp_path, socket="", listen=listen)
+        assert "there is no digest of a gateway's secret" in told
+
+
+def test_it_listens_at_one_place(tmp_path: Path) -> None:
+    assert "either MODELYARD_SOCKET or MODELYARD_LISTEN" in failure(tmp_path, socket="")
+    assert "either MODELYARD_SOCKET or MODELYARD_LISTEN" in failure(tmp_path, listen="127.0.0.1:0")
+    assert "MODELYARD_LISTEN must be HOST:PORT" in failure(tmp_path, socket="", listen="8080")
+
+
+def test_it_serves_its_gateway_at_an_address_too(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    place = {"socket": "", "listen": f"0.0.0.0:{port}", "report_listen": "127.0.0.1:0"}
+    models = {"linear": front_testing.linear(tmp_path / "linear.onnx")}
+    with Front(tmp_path, models, gateway_secret=SECRET, place=place) as front:
+        with Client(("127.0.0.1", port)) as client:
+            asked = post(INFER, body([1, 0, 0, 0]), BEARING).replace(b"localhost", b"linear.default:8080")
+            assert client.ask(asked).status == 200
+            probe = get("/v2/health/ready").replace(b"localhost", b"10.0.0.7:8080")
+            assert client.ask(probe).status == 200
+            for request in (asked.replace(b"555", b"554", 1), get("/v2/models/linear"), call("ServerLive", b"")):
+                with Client(("127.0.0.1", port)) as other:
+                    answer = other.ask(request)
+                    assert answer.status == 403 or answer.refusal[0] == 7
+        front.process.terminate()
+        until(lambda: "not ready from now on" in front.log)
+        began = time.monotonic()
+        while time.monotonic() - began < 1.0:
+            for request, status in ((get("/v2/health/ready"), 503), (get("/v2/health/live"), 200), (asked, 200)):
+                with Client(("127.0.0.1", port)) as late:
+                    answer = late.ask(request)
+                    assert (answer.status, answer.headers["connection"]) == (status, "close")
+        assert front.process.wait(timeout=20) == 0
+        assert SECRET not in front.log

@@ -39,6 +39,8 @@ def bearing(token: str) -> dict[str, str]:
 class EnvoyRig:
     """The gateway, its upstreams by unit, and a caller."""
 
+    proxies = 1
+
     def __init__(
         self, gateway: EnvoyGateway, folder: Path, stack: AsyncExitStack, caller: aiohttp.ClientSession
     ) -> None:

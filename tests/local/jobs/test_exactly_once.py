@@ -31,7 +31,7 @@ from jobs_testing import (
     workers,
     write_parquet,
 )
-from modelyard.wire.work import Place
+from modelyard.wire.place import Place
 from s3_testing import S3, LossyProxy
 from yard_testing import Yard, gone, wait_until
 

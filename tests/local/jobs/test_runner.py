@@ -30,22 +30,14 @@ from modelyard.base.conditions import Reason
 from modelyard.runtime.jobs import lane, layout
 from modelyard.runtime.jobs.progress import Progress
 from modelyard.runtime.jobs.runner import score
+from modelyard.runtime.report.file import ReportFile
 from modelyard.runtime.scoring.refused import Refused
 from modelyard.storage.cache import Cache
 from modelyard.wire import report as reports
 from modelyard.wire import work as works
+from modelyard.wire.place import Place
 from modelyard.wire.report import Report
-from modelyard.wire.work import (
-    ErrorsWork,
-    InputWork,
-    ModelWork,
-    OutputWork,
-    Place,
-    RunWork,
-    ScoreWork,
-    TensorSpec,
-    WorkSpec,
-)
+from modelyard.wire.work import ErrorsWork, InputWork, ModelWork, OutputWork, RunWork, ScoreWork, TensorSpec, WorkSpec
 from yard_testing import wait_until
 
 X, Y = (TensorSpec(name=name, datatype="FP64", shape=(-1,)) for name in ("x", "y"))
@@ -168,10 +160,10 @@ def test_work_that_is_done_ends_with_0_and_leaves_only_what_counts(runner: Runne
     assert metadata[b"modelyard.run"] == b"1"
 
 
-def test_what_nobody_can_do_ends_with_42_and_says_why(runner: Runner) -> None:
+def test_what_nobody_can_do_ends_with_3_and_says_why(runner: Runner) -> None:
     runner.work(linear(runner.root / "m.onnx"))
     status, _ = runner.run()
-    assert status == 42
+    assert status == 3
     failure = runner.report.failure
     assert failure is not None
     assert (failure.reason, failure.retry) == ("InputNotFound", False)
@@ -182,7 +174,7 @@ def test_what_may_work_later_ends_with_1(runner: Runner) -> None:
     (runner.root / "out").write_text("a file where a folder must be")
     runner.work(linear(runner.root / "m.onnx"))
     status, out = runner.run()
-    assert status in (1, 42), out
+    assert status in (1, 3), out
     assert runner.report.failure is not None
     assert "Traceback" not in out
 
@@ -219,7 +211,7 @@ def test_a_shard_that_ends_everybody_ends_the_job(runner: Runner) -> None:
     for key in runner.objects() - {layout.run(1)}:
         (base / key).unlink()
     (base / layout.attempt(1, 0, 12)).write_text(json.dumps({"runner": 0, "incarnation": "dead"}))
-    assert runner.run()[0] == 42
+    assert runner.run()[0] == 3
     failure = runner.report.failure
     assert failure is not None
     assert failure.reason == "ShardFailed"
@@ -327,7 +319,7 @@ async def test_a_part_that_becomes_too_large_ends_the_job_and_is_not_visible(
     runner.work(linear(runner.root / "m.onnx"))
     work = runner.asked()
     with pytest.raises(Refused, match="at most 0 are put at once; keep fewer columns") as caught:
-        await score(work, runner.place, Progress(Path(runner.place.report)), asyncio.Event())
+        await score(work, runner.place, Progress(ReportFile(Path(runner.place.report))), asyncio.Event())
     assert caught.value.reason == Reason.PART_TOO_LARGE
     assert not [key for key in runner.objects() if key.startswith("part-")]
 
@@ -336,7 +328,7 @@ def test_files_of_several_formats_want_to_be_told_apart(runner: Runner) -> None:
     put(runner, 10)
     folder_store(runner.root / "in").put("b.csv", b"id,x\n10,5.0\n")
     runner.work(linear(runner.root / "m.onnx"))
-    assert runner.run()[0] == 42
+    assert runner.run()[0] == 3
     failure = runner.report.failure
     assert failure is not None
     assert failure.message == "in holds files of several formats (csv, parquet); say which in input.format"
@@ -365,7 +357,7 @@ def listens_to_sigterm(pid: int) -> bool:
 def test_an_output_within_the_input_is_refused(runner: Runner) -> None:
     put(runner, 10)
     runner.work(linear(runner.root / "m.onnx"), output=OutputWork(uri="in/out"))
-    assert runner.run()[0] == 42
+    assert runner.run()[0] == 3
     failure = runner.report.failure
     assert failure is not None
     assert "lies within the input" in failure.message

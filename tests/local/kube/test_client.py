@@ -14,7 +14,7 @@ from kube_testing import Request, ScriptedServer, answering, resetting, silence,
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.kube import client as kube_client
 from modelyard.control.kube.client import JSON_PATCH, ApiError, Client
-from modelyard.control.kube.resources import CONFIGMAPS, MODELSERVICES, NAMESPACES
+from modelyard.control.kube.resources import CONFIGMAPS, DEPLOYMENTS, MODELSERVICES, NAMESPACES
 
 BODY = {"metadata": {"name": "a", "namespace": "default", "resourceVersion": "5"}}
 
@@ -64,6 +64,88 @@ async def test_every_verb_has_its_request() -> None:
     types = [request.headers["content-type"] for request in server.requests[5:7]]
     assert types == ["application/merge-patch+json", "application/json-patch+json"]
     assert {request.headers["authorization"] for request in server.requests} == {"Bearer s3cret"}
+
+
+async def test_server_side_apply_names_its_manager_and_the_kind() -> None:
+    server = ScriptedServer(always=lambda _: answering(200, BODY))
+    async with connected(server) as client:
+        await client.apply(DEPLOYMENTS, BODY, "modelyard-operator")
+        await client.apply(DEPLOYMENTS, BODY, "modelyard-operator", force=True)
+    assert asked(server) == [("PATCH", "/apis/apps/v1/namespaces/default/deployments/a")] * 2
+    queries = [request.query for request in server.requests]
+    assert queries == [{"fieldManager": "modelyard-operator", "force": each} for each in ("false", "true")]
+    assert server.requests[0].headers["content-type"] == "application/apply-patch+yaml"
+    assert json.loads(server.requests[0].body) == {"apiVersion": "apps/v1", "kind": "Deployment", **BODY}
+
+
+async def test_replicas_are_changed_through_the_subresource() -> None:
+    server = ScriptedServer(always=lambda _: answering(200, BODY))
+    async with connected(server) as client:
+        await client.patch(DEPLOYMENTS, "default", "a", {"spec": {"replicas": 3}}, subresource="scale")
+    assert asked(server) == [("PATCH", "/apis/apps/v1/namespaces/default/deployments/a/scale")]
+
+
+async def test_an_eviction_that_a_budget_forbids_now_comes_later() -> None:
+    refusal = answering(429, {"reason": "TooManyRequests", "message": "would violate the budget"})
+    server = ScriptedServer(faults=[answering(201, {}), refusal, refusal, refusal, answering(404)])
+    async with connected(server) as client:
+        await client.evict("default", "a")
+        with pytest.raises(RetryLater, match="pod default/a: would violate the budget"):
+            await client.evict("default", "a")
+        await client.evict("default", "a")
+    assert asked(server)[0] == ("POST", "/api/v1/namespaces/default/pods/a/eviction")
+    assert json.loads(server.requests[0].body)["kind"] == "Eviction"
+
+
+class Lost(RetryLater):
+    """The lease is."""
+
+
+async def test_what_may_change_something_asks_the_guard_whenever_it_is_sent() -> None:
+    holds = True
+
+    def guard() -> None:
+        if not holds:
+            raise Lost("another one leads")
+
+    def losing(_request: Request) -> Any:
+        nonlocal holds
+        holds = False
+        return answering(503)
+
+    server = ScriptedServer(always=lambda _: answering(200, BODY))
+    async with connected(server, guard=guard) as client:
+        await client.create(CONFIGMAPS, BODY)
+        server.always = losing
+        with pytest.raises(Lost, match="another one leads"):
+            await client.create(CONFIGMAPS, BODY)
+        server.always = lambda _: answering(200, BODY)
+        writes = (
+            client.create(CONFIGMAPS, BODY),
+            client.replace_status(MODELSERVICES, BODY),
+            client.patch(CONFIGMAPS, "default", "a", {}),
+            client.apply(CONFIGMAPS, BODY, "m"),
+            client.evict("default", "a"),
+            client.delete(CONFIGMAPS, "default", "a"),
+        )
+        for write in writes:
+            with pytest.raises(Lost, match="another one leads"):
+                await write
+        await client.get(CONFIGMAPS, "default", "a")
+    assert [method for method, _ in asked(server)] == ["POST", "POST", "GET"]
+
+
+async def test_the_guard_is_asked_when_there_is_a_connection_and_not_earlier() -> None:
+    asked: list[str] = []
+    server = ScriptedServer(always=lambda _: answering(200, BODY))
+    async with connected(server, guard=lambda: asked.append("asked")) as client:
+        await server.stop()
+        with pytest.raises(RetryLater, match="cannot be reached"):
+            await client.create(CONFIGMAPS, BODY)
+        assert asked == []
+        await server.start()
+        await client.create(CONFIGMAPS, BODY)
+        assert asked == ["asked"]
 
 
 @pytest.mark.parametrize("code", [429, 502, 503, 504])

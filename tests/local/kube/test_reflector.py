@@ -27,7 +27,7 @@ from kube_testing import (
     until,
 )
 from modelyard.base.clock import Clock
-from modelyard.control.kube import client as kube_client
+from modelyard.control.kube import answers
 from modelyard.control.kube.client import Client
 from modelyard.control.kube.reflector import Reflector
 from modelyard.control.kube.resources import CONFIGMAPS
@@ -231,7 +231,7 @@ async def test_an_object_may_be_large_and_a_line_not_endless(monkeypatch: pytest
         await it.server.put("large", "x" * 2**20)
         await it.catches_up()
         assert it.reflector.restarts == 0
-        monkeypatch.setattr(kube_client, "_MAX_LINE_BYTES", 2**18)
+        monkeypatch.setattr(answers, "_MAX_LINE_BYTES", 2**18)
         await it.server.put("larger", "x" * 2**21)
         await it.catches_up()
         assert it.reflector.relists == 2  # the list got past the event that no watch can bring

@@ -19,15 +19,18 @@ from models_testing import write_onnx
 from modelyard.base.clock import SystemClock
 from modelyard.base.conditions import Reason
 from modelyard.control.apiserver import certificates
-from modelyard.runtime.prepare import fetch as fetching
+from modelyard.runtime.fetch import download as fetching
 from modelyard.runtime.prepare.inspect import run
+from modelyard.storage import credentials
 from modelyard.storage import digest as digests
 from modelyard.storage.digest import Limits
 from modelyard.storage.errors import StoreRefused, StoreUnavailable
+from modelyard.storage.location import parse
 from modelyard.wire import report as reports
 from modelyard.wire import work as works
+from modelyard.wire.place import Place
 from modelyard.wire.report import Report
-from modelyard.wire.work import Place, PrepareWork, WorkSpec
+from modelyard.wire.work import PrepareWork, WorkSpec
 from s3_testing import KEY, S3, SECRET
 
 
@@ -55,6 +58,13 @@ def keys(place: Place, found: dict[str, str]) -> Path:
     for name, value in found.items():
         (folder / name).write_text(value)
     return folder
+
+
+async def fetched(uri: str, place: Place, limits: Limits = digests.LIMITS) -> Path:
+    """What was downloaded to the folder that prepare uses."""
+    target = Path(place.scratch) / "fetched"
+    target.mkdir(exist_ok=True)
+    return await fetching.download(parse(uri), credentials.take(Path(place.secrets) / "model"), target, limits)
 
 
 def failed(report: Report) -> tuple[str, str, bool]:
@@ -124,14 +134,14 @@ async def test_folders_that_only_the_store_shows_are_not_fetched(s3: S3, place: 
     for each in ("m.onnx", "assets/names.txt", "empty.txt"):
         obstore.put(s3.store("models"), f"marked/{each}", (folder / each).read_bytes())
     keys(place, s3.credentials())
-    found = await fetching.fetch(PrepareWork(uri="s3://models/marked"), place)
+    found = await fetched("s3://models/marked", place)
     assert digests.digest(found) == digests.digest(folder)
 
 
 async def test_a_folder_with_one_file_of_its_own_name_is_a_folder(s3: S3, place: Place) -> None:
     obstore.put(s3.store("models"), "twice.onnx/twice.onnx", b"x")
     keys(place, s3.credentials())
-    assert (await fetching.fetch(PrepareWork(uri="s3://models/twice.onnx"), place)).is_dir()
+    assert (await fetched("s3://models/twice.onnx", place)).is_dir()
 
 
 def prepare(uri: str, place: Place, own: Path, **variables: str) -> tuple[int, Report]:
@@ -163,7 +173,7 @@ async def test_too_much_is_refused_before_it_is_read(s3: S3, place: Place) -> No
     for limits in (Limits(files=2), Limits(size_bytes=299)):
         keys(place, s3.credentials())
         with pytest.raises(StoreRefused) as caught:
-            await fetching.fetch(PrepareWork(uri="s3://models/much"), place, limits)
+            await fetched("s3://models/much", place, limits)
         assert caught.value.reason == Reason.ARTIFACT_TOO_LARGE
         assert list((Path(place.scratch) / "fetched").iterdir()) == []
 
@@ -260,13 +270,13 @@ async def test_what_the_web_answers_is_told(web: str, place: Place, path: str, r
 
 @pytest.mark.parametrize("path", ["/", "/folder", "/signed", "/x/.."])
 async def test_what_is_fetched_is_what_lies_there(web: str, place: Place, path: str) -> None:
-    found = await fetching.fetch(PrepareWork(uri=f"{web}{path}"), place)
+    found = await fetched(f"{web}{path}", place)
     assert found.read_bytes() == Web.body
     assert found.parent == Path(place.scratch) / "fetched"
 
 
 async def test_signed_addresses_are_asked_for_as_they_are_spelled(web: str, place: Place) -> None:
-    await fetching.fetch(PrepareWork(uri=f"{web}/signed"), place)
+    await fetched(f"{web}/signed", place)
     assert Web.asked[-1][0] == "/model.onnx?sig=a%2Bb%2F%3D~%7e+"
 
 
@@ -283,7 +293,7 @@ async def test_a_file_that_finds_no_space_is_tried_again(web: str, place: Place)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
     try:
         with pytest.raises(StoreUnavailable) as caught:
-            await fetching.fetch(PrepareWork(uri=f"{web}/model.onnx"), place)
+            await fetched(f"{web}/model.onnx", place)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
@@ -322,5 +332,5 @@ async def test_https_is_read_from_hosts_whose_certificates_are_trusted(place: Pl
 
 async def test_a_body_that_never_ends_is_cut_off(web: str, place: Place) -> None:
     with pytest.raises(StoreRefused) as caught:
-        await fetching.fetch(PrepareWork(uri=f"{web}/model.onnx"), place, Limits(size_bytes=10))
+        await fetched(f"{web}/model.onnx", place, Limits(size_bytes=10))
     assert caught.value.reason == Reason.ARTIFACT_TOO_LARGE

@@ -10,14 +10,15 @@ import pytest
 import models_testing as models
 from misbehaving_testing import Misbehaving
 from modelyard.base.conditions import Reason
-from modelyard.runtime import prepare
+from modelyard.runtime.prepare import inspect
 from modelyard.runtime.worker import python_worker
 from modelyard.storage.cache import Cache
 from modelyard.storage.digest import digest
 from modelyard.wire import report as reports
 from modelyard.wire import work as works
+from modelyard.wire.place import Place
 from modelyard.wire.report import Failure, PrepareReport
-from modelyard.wire.work import Place, PrepareWork, TensorSpec, WorkSpec
+from modelyard.wire.work import PrepareWork, TensorSpec, WorkSpec
 
 
 @pytest.fixture
@@ -34,14 +35,14 @@ def place(tmp_path: Path) -> Place:
 
 
 async def found(work: PrepareWork, place: Place) -> PrepareReport:
-    report = await prepare.run(work, place)
+    report = await inspect.run(work, place)
     assert report.failure is None, report.failure
     assert report.prepare is not None
     return report.prepare
 
 
 async def failed(work: PrepareWork, place: Place) -> Failure:
-    report = await prepare.run(work, place)
+    report = await inspect.run(work, place)
     assert report.failure is not None, report
     assert "\n" not in report.failure.message.partition("; its last lines:")[0]
     return report.failure

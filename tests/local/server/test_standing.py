@@ -81,7 +81,7 @@ class Server:
             keys=self.keys,
             recorder=recorder,
             clock=clock,
-            place=Place(loopback=loopback, accounts='{"keys": []}'),
+            place=lambda: Place(loopback=loopback, accounts='{"keys": []}'),
             stand=self.stood.append,
         )
         await self._run(configmaps.run(), secrets.run(), recorder.run())

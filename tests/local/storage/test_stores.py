@@ -259,6 +259,45 @@ def test_keys_are_files_that_are_gone_when_they_were_taken(tmp_path: Path) -> No
     assert credentials.take(tmp_path / "nowhere") == {}
 
 
+def mounted(folder: Path, keys: dict[str, str]) -> Path:
+    """As the kubelet lays out the volume of a Secret. Source: Kubernetes, "Atomic writer"."""
+    folder.mkdir()
+    data = folder / "..2026_11_28_18_00_00.123456789"
+    data.mkdir()
+    (folder / "..data").symlink_to(data.name)
+    for name, value in keys.items():
+        (data / name).write_text(value)
+        (folder / name).symlink_to(Path("..data", name))
+    return folder
+
+
+@pytest.mark.parametrize("why", [errno.EROFS, errno.EACCES, errno.EPERM, errno.EBUSY])
+def test_keys_of_a_mounted_secret_are_taken_and_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: int) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "id", "AWS_REGION": "eu-1"}
+    folder = mounted(tmp_path / "model", keys)
+    assert credentials.read(folder) == keys
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(why, os.strerror(why), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    for _ in range(2):
+        assert credentials.take(folder) == keys
+
+
+def test_keys_that_cannot_be_removed_for_another_reason_are_no_secret_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = mounted(tmp_path / "model", {"AWS_REGION": "eu-1"})
+
+    def fail(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EIO, "broken", str(path))
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(OSError, match="broken"):
+        credentials.take(folder)
+
+
 def test_keys_that_a_store_does_not_know_are_refused_by_name() -> None:
     with pytest.raises(StoreRefused, match=r"PASSWORD, which s3:// does not know; known are AWS_ACCESS_KEY_ID"):
         Store.open("s3://a/b", credentials={"PASSWORD": "x"})

@@ -34,6 +34,15 @@ def test_every_schema_is_structural() -> None:
         assert schema.get("default", 0) is not None, path
 
 
+def test_no_default_holds_a_null() -> None:
+    """Kubernetes refuses a definition with one."""
+
+    def holds(value: Any) -> bool:
+        return value is None or (isinstance(value, dict) and any(map(holds, value.values())))
+
+    assert [path for path, schema in EVERYTHING if "default" in schema and holds(schema["default"])] == []
+
+
 def test_list_items_have_no_defaults() -> None:
     for path, schema in EVERYTHING:
         for name, child in schema.get("items", {}).get("properties", {}).items():

@@ -92,3 +92,16 @@ def test_bounds_are_taken() -> None:
     decoded = load.decode(stored(service(**spec, compression=True, visibility="internal")))
     assert isinstance(decoded, ModelService)
     assert decoded.spec.retries == 0
+
+
+def test_what_pods_are_like_is_kept_as_it_is_written() -> None:
+    pods: Object = {
+        "serviceAccountName": "team.reader",
+        "resources": {"limits": {"nvidia.com/mig-1g.5gb": 1, "memory": "1Gi"}, "claims": [{"name": "gpu"}]},
+        "podTemplate": {
+            "metadata": {"labels": {"team": "risk"}},
+            "spec": {"tolerations": [{"key": "gpu"}], "affinity": {"nodeAffinity": {"of": "tomorrow"}}, "x": None},
+        },
+    }
+    kept = stored(service(**pods))["spec"]
+    assert {name: kept[name] for name in pods} == pods

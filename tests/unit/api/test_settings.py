@@ -62,3 +62,19 @@ def test_no_two_issuers_can_be_taken_for_each_other_or_for_the_system(
     ]
     with pytest.raises(UserError, match=why):
         settings.parse(str({"issuers": both}))
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("modelStore: {uri: /models}", "modelStore.uri"),
+        ("modelStore: {uri: 's3://models?x=1'}", "modelStore.uri"),
+        ("gateway: {address: models.example.com}", "gateway.address"),
+        ("gateway: {address: 'https://models.example.com/path'}", "gateway.address"),
+        ("gateway: {address: 'https://me@models.example.com'}", "gateway.address"),
+    ],
+)
+def test_places_are_spelled_in_full(text: str, path: str) -> None:
+    with pytest.raises(InvalidFields) as told:
+        settings.parse(text)
+    assert [each.path for each in told.value.errors] == [path]

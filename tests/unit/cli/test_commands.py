@@ -14,8 +14,8 @@ from modelyard.cli.logs import Wanted
 from modelyard.control.kube.client import ApiError
 
 COMMANDS = [
-    "apply", "delete", "describe", "get", "kubeconfig", "logs", "predict", "refresh", "restart", "resume", "suspend",
-    "token", "validate", "version", "why",
+    "apply", "delete", "describe", "get", "install", "kubeconfig", "logs", "predict", "refresh", "restart", "resume",
+    "suspend", "token", "uninstall", "validate", "version", "why",
 ]  # fmt: skip
 FIRST_WORDS = {"kubeconfig": "kubectl", "token": "curl"}
 

@@ -144,6 +144,34 @@ def test_every_reason_has_an_answer(reason: Reason, status: str, message: str) -
         assert found.healthy == (status == "True")
 
 
+@pytest.mark.parametrize(
+    ("reason", "cluster", "step"),
+    [
+        (Reason.LOCAL_PATH, True, "modelyard push"),
+        (Reason.IMAGE_PULL_FAILED, True, "spec.podTemplate.spec.imagePullSecrets"),
+        (Reason.OUT_OF_MEMORY, True, "raise spec.resources.limits.memory"),
+        (Reason.QUOTA_EXCEEDED, True, "kubectl describe resourcequota -n default"),
+        (Reason.POD_REFUSED, True, "as the cluster's admission says"),
+        (Reason.OVERLAY_FORBIDDEN, False, "correct the manifest"),
+        (Reason.UNSCHEDULABLE, True, "kubectl describe pods -n default -l modelyard.dev/service=digits"),
+        (Reason.UNSCHEDULABLE, False, "modelyard get modelservices -A"),
+        (Reason.ENVIRONMENT_MISSING, True, "Runtime"),
+    ],
+)
+def test_what_is_done_on_a_cluster_is_said_for_a_cluster(reason: Reason, cluster: bool, step: str) -> None:
+    found = diagnose(Case(body=service(condition("Ready", "False", reason, "as said")), cluster=cluster), NOW)
+    assert any(step in each for each in found.next_steps), found.next_steps
+    assert not cluster or "modelyard up" not in found.text()
+
+
+def test_a_job_that_met_a_quota_waits_and_one_with_a_local_path_is_applied_again() -> None:
+    status = {"conditions": [condition("Complete", "False", "LocalPath"), condition("Failed", "True", "LocalPath")]}
+    failed = {"kind": "ModelJob", "metadata": {"name": "j", "generation": 1}, "spec": {"score": {}}, "status": status}
+    steps = diagnose(Case(body=failed, cluster=True), NOW).next_steps
+    assert steps[0] == "upload it: modelyard push PATH"
+    assert steps[-1].startswith("then: modelyard delete modeljob j")
+
+
 def policy(*conditions: Object) -> Object:
     return {
         "kind": "AccessPolicy",

@@ -13,8 +13,8 @@ def kubeconfig(path: Path, server: str = "https://127.0.0.1:1", context: str = "
     path.parent.mkdir(parents=True, exist_ok=True)
     body = {
         "current-context": context,
-        "contexts": [{"name": context, "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "contexts": [{"name": context, "context": {"cluster": f"c-{context}", "user": "u"}}],
+        "clusters": [{"name": f"c-{context}", "cluster": {"server": server}}],
         "users": [{"name": "u", "user": {"token": "t"}}],
     }
     path.write_text(yaml.safe_dump(body))

@@ -81,6 +81,10 @@ def _identified(kind: Kind, new: Object) -> Object:
             f"the API version in the data ({found_version}) does not match the expected API version "
             f"({kind.api_version})"
         )
+    if found_kind and found_kind != kind.kind and kind.custom:
+        meta = new.get("metadata")
+        name = str(meta.get("name", "")) if isinstance(meta, dict) else ""
+        raise invalid(kind, name, [Cause.invalid("kind", found_kind, f"must be {kind.kind}")])
     if found_kind and found_kind != kind.kind:
         raise bad_request(f"the kind in the data ({found_kind}) does not match the expected kind ({kind.kind})")
     return {**new, "apiVersion": kind.api_version, "kind": kind.kind, "metadata": new.get("metadata") or {}}

@@ -8,6 +8,7 @@ from typing import Any
 from modelyard.control.apiserver import status
 from modelyard.control.apiserver.kinds import RBAC, Kind
 from modelyard.control.apiserver.requests import Propagation
+from modelyard.control.apiserver.schema import is_date_time
 from modelyard.control.apiserver.status import Cause
 
 Object = dict[str, Any]
@@ -30,6 +31,9 @@ def is_namespace(kind: Kind) -> bool:
 def created(kind: Kind, body: Object, *, namespace: str | None, uid: str, now: str) -> Object:
     """The first version of an object. Raises StatusError for one that names another namespace or a version."""
     metadata = {key: value for key, value in _metadata(body).items() if key not in (*_OURS, *_DROPPED)}
+    since = _metadata(body).get("creationTimestamp")
+    if since is not None and not (isinstance(since, str) and is_date_time(since)):
+        raise status.bad_request(f"metadata.creationTimestamp: {since!r:.40} is not a time")
     if _metadata(body).get("resourceVersion"):
         raise status.bad_request("resourceVersion should not be set on objects to be created")
     if kind.namespaced:

@@ -54,7 +54,7 @@ def _name(kind: Kind, metadata: Metadata) -> Iterator[Cause]:
         yield from (Cause.invalid("metadata.name", name, fault) for fault in faults(name))
     elif not prefix:
         yield Cause.required("metadata.name", "name or generateName is required")
-    if prefix:
+    else:
         completed = f"{prefix.removesuffix('-')}a"
         yield from (Cause.invalid("metadata.generateName", prefix, fault) for fault in faults(completed))
 
@@ -93,11 +93,11 @@ def _finalizers(finalizers: Iterable[str]) -> Iterator[Cause]:
 
 
 def _owners(owners: list[dict[str, Any]]) -> Iterator[Cause]:
-    for index, owner in enumerate(owners):
+    for owner in owners:
         for key in ("apiVersion", "kind", "name", "uid"):
             if not owner.get(key):
                 detail = f"{key} must not be empty"
-                yield Cause.invalid(f"metadata.ownerReferences[{index}].{key}", owner.get(key, ""), detail)
+                yield Cause.invalid(f"metadata.ownerReferences.{key}", owner.get(key, ""), detail)
     managers = [str(owner.get("name")) for owner in owners if owner.get("controller")]
     if len(managers) > 1:
         detail = (

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from modelyard.api.access import AccessPolicy
 from modelyard.api.job import ModelJob
+from modelyard.api.model import Model
 from modelyard.api.service import ModelService
 from modelyard.api.stream import ModelStream
 from modelyard.control.engine.grants import Grants
@@ -12,7 +13,7 @@ from modelyard.control.engine.ports import Driver, Gateway
 from modelyard.control.engine.publisher import Publisher
 from modelyard.control.ir.observed import Load, Observed
 from modelyard.control.ir.values import Key
-from modelyard.control.plan.views import AccessPolicyView, GoingStreamView, JobView, ServiceView, StreamView
+from modelyard.control.plan.views import AccessPolicyView, GoingStreamView, JobView, ModelView, ServiceView, StreamView
 
 
 class Looks:
@@ -34,6 +35,15 @@ class Looks:
         self._driver = driver
         self._gateway = gateway
         self._gateway_url = gateway_url
+
+    def model(self, key: Key, thing: Model, observed: Observed) -> ModelView:
+        """A Model."""
+        return ModelView(
+            model=thing,
+            runtimes=self._objects.runtimes(key.namespace),
+            observed=observed,
+            capabilities=self._driver.capabilities,
+        )
 
     def service(self, key: Key, thing: ModelService, observed: Observed) -> ServiceView:
         """A service, with what is in force for it and who may call it now."""

@@ -38,7 +38,7 @@ from modelyard.control.plan.diff import diff
 from modelyard.control.plan.happenings import happenings
 from modelyard.control.plan.platform import Standing
 from modelyard.control.plan.unable import leave_alone
-from modelyard.control.plan.views import Event, ModelView, Outcome
+from modelyard.control.plan.views import Event, Outcome
 
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
@@ -286,8 +286,7 @@ class Engine:
             case Runtime():
                 return runtimes.desire(thing, now)
             case Model():
-                runtimes_here = self._objects.runtimes(key.namespace)
-                return models.desire(ModelView(model=thing, runtimes=runtimes_here, observed=observed), now)
+                return models.desire(self._looks.model(key, thing, observed), now)
             case ModelService():
                 return service.desire(self._looks.service(key, thing, observed), now)
             case ModelJob():

@@ -35,20 +35,22 @@ _ISSUER = (settings.NAMESPACE, issuer.NAME)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """What does not change while the server runs.
+    """What the place gives by itself.
 
-    loopback: whether only this machine reaches the gateway. accounts: the key set of ServiceAccounts' tokens.
+    loopback: whether only this machine reaches the gateway. accounts: the key set of ServiceAccounts' tokens, "" while
+    it is not known. accounts_url: their `iss`.
     """
 
     loopback: bool
     accounts: str = ""
+    accounts_url: str = platform.ACCOUNTS_URL
 
 
 class StandingWatch:
     """Tells `stand` what holds whenever that changes, and people what is wrong: by events on the ConfigMap and the log.
 
     configmaps, secrets: reflectors of the system namespace at least, that somebody runs. keys: what fetches the keys of
-    issuers; somebody runs it and calls `look_again` when it has news.
+    issuers; somebody runs it and calls `look_again` when it has news. place: is asked at every look.
     """
 
     def __init__(  # noqa: PLR0913  the composition root hands every part over by name
@@ -60,7 +62,7 @@ class StandingWatch:
         keys: Keys,
         recorder: EventRecorder,
         clock: Clock,
-        place: Place,
+        place: Callable[[], Place],
         stand: Callable[[Standing], None],
     ) -> None:
         self._client = client
@@ -147,12 +149,14 @@ class StandingWatch:
     def _ground(self, wanted: Settings | None, own: OwnIssuer | None) -> Ground:
         now = self._clock.now()
         asked, shown = self._tls
+        place = self._place()
         return Ground(
             settings=wanted,
-            loopback=self._place.loopback,
+            loopback=place.loopback,
             keys=self._keys.known(),
             own=own.keys(now) if own else "",
-            accounts=self._place.accounts,
+            accounts=place.accounts,
+            accounts_url=place.accounts_url,
             revoked=tuple(each.id for each in own.pruned(now).revoked) if own else (),
             secrets={name: self._secret(name) for name in platform.named_secrets(wanted)},
             tls=shown if asked == _tls_settings(wanted) else None,

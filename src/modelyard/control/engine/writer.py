@@ -1,10 +1,12 @@
 """What the loop writes to the API server: revisions, owned Models, statuses and events."""
 
+from collections.abc import Callable
 from typing import Any
 
 from modelyard.api import API_VERSION
 from modelyard.base.errors import RetryLater
 from modelyard.control.ir import names
+from modelyard.control.ir.revision import Recorded
 from modelyard.control.kube.client import ApiError, Client
 from modelyard.control.kube.events import EventRecorder
 from modelyard.control.kube.resources import (
@@ -32,10 +34,16 @@ RESOURCES: dict[str, Resource] = {
 
 
 class Writer:
-    """Every write is a creation that may already have happened, or carries the version it was decided on."""
+    """Every write is a creation that may already have happened, or carries the version it was decided on.
 
-    def __init__(self, client: Client, recorder: EventRecorder) -> None:
+    rendered: the pod template to record with a revision; None where there are no pods.
+    """
+
+    def __init__(
+        self, client: Client, recorder: EventRecorder, *, rendered: Callable[[Recorded], Object | None] | None = None
+    ) -> None:
         self._client = client
+        self._rendered = rendered or _unrendered
         self._recorder = recorder
         self._written: dict[tuple[str, str, str], int] = {}
 
@@ -48,7 +56,8 @@ class Writer:
             spec = model.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
             await self._create(MODELS, render.owned("Model", API_VERSION, model.name, spec, owner))
         for revision in outcome.desired.records:
-            await self._create(CONTROLLERREVISIONS, render.controller_revision(revision, owner))
+            body = render.controller_revision(revision, owner, self._rendered(revision))
+            await self._create(CONTROLLERREVISIONS, body)
         for name in outcome.desired.obsolete:
             await self._delete(CONTROLLERREVISIONS, namespace, name)
         for name in outcome.obsolete_models:
@@ -157,6 +166,10 @@ class Writer:
         except ApiError as error:
             if error.status != 404:
                 raise
+
+
+def _unrendered(_revision: Recorded) -> None:
+    return None
 
 
 def _place(body: Object) -> tuple[str, str, str]:

@@ -46,6 +46,10 @@ class Claims:
             if len(claimants) > 1:
                 self._shared[each] = None
 
+    def has(self, public_id: str) -> bool:
+        """Whether somebody asks for an id."""
+        return public_id in self._by_id
+
     def contested(self, routes: Mapping[Key, Route], incumbents: Collection[Key]) -> dict[Key, str]:
         """See `contested`, of all routes."""
         concerned = {owner for each in self._shared for owner in self._by_id[each]}

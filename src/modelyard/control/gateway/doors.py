@@ -32,6 +32,7 @@ class Doors:
         self._public = Door()
         self._internal: Door | None = None
         self._is_open = False
+        self._is_inherited = False
         self._wanted: Lock | None = None  # nobody has said it yet
         self._told = Lock.OPEN
         self._tls: Tls | None = None
@@ -50,6 +51,11 @@ class Doors:
         return refused.host, refused.port
 
     @property
+    def scheme(self) -> str:
+        """In which callers come in by the public one."""
+        return "http" if (self._wanted or Lock.OPEN) is Lock.OPEN else "https"
+
+    @property
     def url(self) -> str:
         """Of the public one."""
         return _url(self._public, self._wanted or Lock.OPEN)
@@ -59,15 +65,19 @@ class Doors:
         """Of `local`."""
         return _url(self._internal, Lock.OPEN) if self._internal else self.url
 
-    def open(self, public: Door, internal: Door | None) -> None:
+    def open(self, public: Door, internal: Door | None, *, inherited: bool = False) -> None:
         """Begin, or begin again at other ports. internal: beside a public one that other machines reach.
 
-        Such a one stays closed until it is said whether it takes TLS.
+        Such a one stays closed until it is said whether it takes TLS. inherited: callers come in already, as somebody
+        else has told Envoy; it was said, and most likely nothing is to change.
         """
         self._public, self._internal = public, internal
+        self._is_inherited = inherited
         if not self._is_open:
             closed = public.exposed if self._wanted is None else self._wanted is not Lock.OPEN
             self._told = Lock.CLOSED if closed else Lock.OPEN
+            if inherited and self._wanted is not None:
+                self._told = self._wanted
         self._is_open = True
         self.again()
 
@@ -86,13 +96,18 @@ class Doors:
         if not self._is_open or self._wanted is None:
             return
         self._take_answer()
-        if self._told is self._wanted:
-            if self._wanted is Lock.OPEN and self._stands(self._now):
+        wanted = Lock.CLOSED if self._is_barred() else self._wanted
+        if self._told is wanted:
+            if wanted is Lock.OPEN and self._stands(self._now):
                 self._forget()
         elif self._told is not Lock.CLOSED:
             self._lock(Lock.CLOSED)
         elif self._stands(self._now):
-            self._lock(self._wanted)
+            self._lock(wanted)
+
+    def _is_barred(self) -> bool:
+        """Whether the certificate is refused while callers may still come in as somebody else has told Envoy."""
+        return self._is_inherited and self._tls is not None and self._shown is None and self._refused == self._tls
 
     def again(self) -> None:
         """Something else about the listeners changed, such as tracing."""

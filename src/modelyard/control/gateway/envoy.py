@@ -3,32 +3,22 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from itertools import islice
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import modelyard
 from modelyard.base.clock import Clock
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.gateway import addresses, metrics, server_calls, unknown_keys
 from modelyard.control.gateway.access_file import AccessFile
-from modelyard.control.gateway.ads import Ads
-from modelyard.control.gateway.doors import Doors
-from modelyard.control.gateway.extensions import Extensions
-from modelyard.control.gateway.hints import Hints
+from modelyard.control.gateway.listening import PrivateSocket
+from modelyard.control.gateway.pipeline import Pipeline, Site
 from modelyard.control.gateway.process import EnvoyProcess
-from modelyard.control.gateway.shadows import Shadows
 from modelyard.control.gateway.stats import Loads
-from modelyard.control.gateway.switch import Switch
 from modelyard.control.ir.names import SHADOW_SOCKET
-from modelyard.control.ir.observed import Load, ObservedRoute
-from modelyard.control.ir.platform import Platform, Tracing
-from modelyard.control.ir.route import Endpoints, Route
+from modelyard.control.ir.observed import Load
 from modelyard.control.ir.unit_secret import UnitSecret, none
-from modelyard.control.ir.values import Key
-from modelyard.control.render import xds, xds_access, xds_listener, xds_tracing
 from modelyard.control.render.xds_door import INTERNAL_NAME, Door, Lock
 
 _log = logging.getLogger(__name__)
@@ -40,12 +30,10 @@ _END_SECONDS = 5.0
 _STABLE_SECONDS = 10.0
 _SHORTEST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
-_INHERITED_SECONDS = 10.0
-_AT_ONE_GO = 50  # owners, before others get their turn on the loop
 _ACTIVE = "http.gateway.downstream_rq_active"
 
 
-class EnvoyGateway:
+class EnvoyGateway(Pipeline):
     """Serves on host:port while the `async with` block runs; port 0 takes a free one. host: an address to bind.
 
     Where other machines reach that address, a second listener on loopback (internal_port) is the one at which internal
@@ -70,24 +58,13 @@ class EnvoyGateway:
         self._host = addresses.host(host)
         self._asked_ports = port, internal_port
         self._clock = clock
-        self._changed = asyncio.Event()
-        self._is_published = asyncio.Event()
-        self._is_told = asyncio.Event()
-        self._hints = Hints()
         self._envoy = EnvoyProcess(run, logs, exposed=not addresses.is_loopback(self._host))
         self._log = AccessFile(logs, lambda: self._envoy.admin("POST", "/reopen_logs"))
         self._loads = Loads(lambda path: self._envoy.admin("GET", path), clock)
-        self._ads = Ads(self._envoy.ads_socket, self._answered)
-        self._doors = Doors(self._ads, self._listener)
-        shadows = Shadows(self._ads, secret, str(run / SHADOW_SOCKET))
-        self._switch = Switch(self._ads, modelyard.__version__, secret, shadows)
+        site = Site(log=str(self._log.path), secret=secret, shadow_socket=str(run / SHADOW_SOCKET))
+        super().__init__(PrivateSocket(self._envoy.ads_socket), site)
         self._stack = contextlib.AsyncExitStack()
         self._live = False
-        self._routes: tuple[Route, ...] = ()
-        self._tracing: Tracing | None = None
-        self._is_untraced = False
-        self._extensions = Extensions(self._ads)
-        self._extensions.aim(Platform())
 
     @property
     def url(self) -> str:
@@ -126,25 +103,6 @@ class EnvoyGateway:
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
-    def configure(self, platform: Platform) -> None:
-        """See `Gateway.configure`."""
-        self._extensions.aim(platform)
-        self._ads.put(xds.SCOPE, xds.KEYS, xds.published(platform))
-        self._doors.aim(platform.tls)
-        if platform.tracing != self._tracing:
-            self._trace(platform.tracing)
-
-    async def publish(self, routes: tuple[Route, ...], endpoints: tuple[Endpoints, ...]) -> None:
-        """See `Gateway.publish`."""
-        self._routes = routes
-        self._switch.publish(routes, endpoints)
-        self._is_published.set()
-        self._changed.set()
-
-    def observe(self, owner: Key) -> ObservedRoute:
-        """See `Gateway.observe`."""
-        return self._switch.observe(owner)
-
     def load(self) -> Mapping[str, Load]:
         """See `Gateway.load`."""
         return self._loads.now
@@ -155,51 +113,9 @@ class EnvoyGateway:
         models = {each.ids[0] for each in self._routes}
         return await asyncio.to_thread(metrics.text, metrics.chosen(self._loads.now, model), told, models)
 
-    def hints(self) -> AsyncIterator[Key]:
-        """See `Gateway.hints`."""
-        return self._hints.drain()
-
     async def report_unknown_keys(self, told: Callable[[], None]) -> None:
         """Call `told` whenever tokens named a key that their issuer is not known to have, until cancelled."""
         await unknown_keys.watch(self._envoy.admin, self._clock, told, self._counts_unknown_keys)
-
-    def _counts_unknown_keys(self) -> bool:
-        platform = self._extensions.platform
-        return platform is not None and xds_access.counts_unknown_keys(platform)
-
-    def _answered(self, kind: str, names: Collection[str] | None) -> None:
-        self._switch.answered(kind, names)
-        self._changed.set()
-
-    async def _converge(self) -> None:
-        """Whenever Envoy answered or the goal changed, take the next steps towards it."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if self._live and (why := self._doors.refusal()):
-                self._cannot_listen(why)
-            if not self._is_untraced and (why := self._ads.refusal(xds.CLUSTER, xds_tracing.COLLECTOR)):
-                self._trace_nothing(why)
-            self._doors.settle()
-            self._extensions.settle()
-            # Always from the front: what narrows comes there while others wait.
-            while due := list(islice(self._switch.due, _AT_ONE_GO)):
-                for owner in due:
-                    if self._switch.settle(owner):
-                        self._hints.add(owner)
-                await asyncio.sleep(0)
-                self._extensions.settle()
-            self._switch.sweep()
-            if not self._is_told.is_set() and self._switch.is_told():
-                self._is_told.set()
-
-    async def _complete(self) -> None:
-        """What Envoy has from an earlier control plane serves until all of this one's is in force, yet not for long."""
-        await self._is_published.wait()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_INHERITED_SECONDS):
-                await self._is_told.wait()
-        self._ads.complete()
 
     async def _supervise(self) -> None:
         """Start Envoy again when it ends: at once, then with growing pauses until it stays."""
@@ -274,26 +190,10 @@ class EnvoyGateway:
             internal = Door(name=INTERNAL_NAME, host=addresses.LOOPBACK, port=claimed)
         self._doors.open(public, internal)
 
-    def _listener(self, door: Door) -> dict[str, Any]:
-        tracing = None if self._is_untraced else self._tracing
-        return xds_listener.listener(door, str(self._log.path), tracing)
-
-    def _trace(self, tracing: Tracing | None) -> None:
-        """Only a change of this setting changes the listener: connections are drained over some minutes."""
-        self._tracing, self._is_untraced = tracing, False
-        if tracing is not None:
-            self._ads.put(xds.CLUSTER, xds_tracing.COLLECTOR, xds_tracing.collector(tracing))
-        self._doors.again()
-        if tracing is None:
-            self._ads.remove(xds.CLUSTER, xds_tracing.COLLECTOR)
-
-    def _trace_nothing(self, why: str) -> None:
-        _log.error("requests are not traced, since Envoy refuses what the settings say about it: %s", why)
-        self._is_untraced = True
-        self._doors.again()
-
-    def _cannot_listen(self, why: str) -> None:
-        if self._tracing is not None and not self._is_untraced:
+    def _refused_doors(self, why: str) -> None:
+        if not self._live:
+            return
+        if self._is_traced():
             self._trace_nothing(why)
             return
         _log.warning("Envoy cannot listen on %s: %s; starting it again", self.url, why)

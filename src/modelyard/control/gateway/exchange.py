@@ -23,60 +23,70 @@ class Resource(NamedTuple):
     body: bytes
 
 
+class Order(NamedTuple):
+    """Types whose order counts for a client that serves callers while it is brought up to date.
+
+    doors: without one of these nobody is served. ground: what there is, and what a client asks for under its names
+    when it has got it. above: what names the ground; within: what only a client with doors asks for.
+    """
+
+    doors: str
+    ground: tuple[str, str]
+    above: str
+    within: Collection[str]
+
+
 class Table:
     """Resources by type and name. Types are sent in their order: what is named goes before who names it.
 
-    alone: what must be sent alone, by type and name: a client refuses a response whole, so one of several refused ones
-    is to blame. renewed: gives a body of a type other bytes of the same meaning, where a client needs that. apart:
-    types of which each resource is always sent alone. is_whole: what is not here is not wanted; before, a client that
-    comes with more keeps it: an earlier control plane told it that, and this one is still finding out what is wanted.
+    renewed: gives a body of a type other bytes of the same meaning, where a client needs that. apart: types of which
+    each resource is always sent alone. is_whole: what is not here is not wanted; before, a client that comes with more
+    keeps it: an earlier control plane told it that, and this one is still finding out what is wanted; is_wanted: what
+    is known by then about names of the type above. has_doors: until then a client that has none gets none.
     """
 
     def __init__(
-        self, types: tuple[str, ...], renewed: Callable[[str, bytes, int], bytes], apart: Collection[str] = ()
+        self,
+        types: tuple[str, ...],
+        renewed: Callable[[str, bytes, int], bytes],
+        apart: Collection[str] = (),
+        order: Order | None = None,
     ) -> None:
         self.by_type: dict[str, dict[str, Resource]] = {each: {} for each in types}
-        self.alone: set[tuple[str, str]] = set()
         self.is_whole = True
+        self.has_doors = True
+        self.is_wanted: Callable[[str], bool] = _unknown
+        self.apart = apart
+        self.order = order
+        self.renewed = renewed
         self._removed: set[tuple[str, str]] = set()
-        self._apart = apart
-        self._renewed = renewed
-        self._renewals = 0
-        self._bodies: dict[tuple[str, str], bytes] = {}
 
     def put(self, kind: str, name: str, body: bytes) -> bool:
         """Whether that changed anything."""
-        if self._bodies.get((kind, name)) == body:
+        before = self.by_type[kind].get(name)
+        if before is not None and before.body == body:
             return False
-        self._bodies[kind, name] = body
         self._removed.discard((kind, name))
         self.by_type[kind][name] = Resource(ids.short_hash(body, 16), body)
         return True
 
     def remove(self, kind: str, name: str) -> bool:
         """Whether that changed anything."""
-        self.alone.discard((kind, name))
         if not self.is_whole:
             self._removed.add((kind, name))
-        self._bodies.pop((kind, name), None)
         return self.by_type[kind].pop(name, None) is not None
 
     def lacks(self, kind: str, name: str) -> bool:
         """Whether it is known that there is to be nothing under a name."""
-        return name not in self.by_type[kind] and (self.is_whole or (kind, name) in self._removed)
+        if name in self.by_type[kind]:
+            return False
+        is_above = self.order is not None and kind == self.order.above
+        return self.is_whole or (kind, name) in self._removed or (is_above and not self.is_wanted(name))
 
-    def goes_alone(self, kind: str, name: str) -> bool:
-        """Whether nothing else may be in its response."""
-        return kind in self._apart or (kind, name) in self.alone
 
-    def suspect(self, kind: str, name: str) -> None:
-        """It was refused together with others: from now on it is sent alone, until it is acknowledged."""
-        resource = self.by_type[kind].get(name)
-        if resource is not None:
-            self.alone.add((kind, name))
-            self._renewals += 1
-            body = self._renewed(kind, resource.body, self._renewals)
-            self.by_type[kind][name] = Resource(ids.short_hash(body, 16), body)
+def _unknown(name: str) -> bool:  # noqa: ARG001
+    """What may be wanted yet."""
+    return True
 
 
 class Refusal(NamedTuple):
@@ -109,16 +119,28 @@ class _Subscription:
 
 
 class Exchange:
-    """What one client asked for, was sent, acknowledged and refused."""
+    """What one client asked for, was sent, acknowledged and refused.
+
+    A client that was told by others, or has missed something, serves callers all the time: it gets what is new from the
+    ground up, and loses what is gone only when it has all of that, or `settle` was called.
+    """
 
     def __init__(self, table: Table) -> None:
+        self.is_settled = True
+        self.is_leaving = False
         self._table = table
         self._subscriptions: dict[str, _Subscription] = {}
         self._refused: dict[tuple[str, str], Refusal] = {}
+        self._alone: set[tuple[str, str]] = set()
+        self._again: dict[tuple[str, str], tuple[str, Resource]] = {}
+        self._renewals = 0
         self._count = 0
 
     def touch(self, kind: str, name: str) -> None:
         """The table changed there."""
+        if name not in self._table.by_type[kind]:
+            self._alone.discard((kind, name))
+            self._again.pop((kind, name), None)
         subscription = self._subscriptions.get(kind)
         if subscription is not None:
             subscription.dirty[name] = None
@@ -129,19 +151,55 @@ class Exchange:
             known = self._table.by_type[kind]
             subscription.dirty.update(dict.fromkeys(each for each in subscription.has if each not in known))
 
+    def settle(self) -> None:
+        """It has everything, or was waited for long enough."""
+        self.is_settled = True
+        self.touch_surplus()
+
+    def leave(self) -> None:
+        """The client is about to end: it is to turn its callers away."""
+        self.is_leaving = True
+        order = self._table.order
+        doors = self._subscriptions.get(order.doors) if order else None
+        if doors is not None:
+            doors.dirty.update(dict.fromkeys(doors.has))
+
+    def is_even(self) -> bool:
+        """Whether the client has everything that there is and that it can take."""
+        order = self._table.order
+        if order is None:
+            return True
+        if order.doors not in self._subscriptions or (self.has_doors() and order.above not in self._subscriptions):
+            return False  # it has not said yet what it has
+        return self._has_ground() and all(self._has_all(kind) for kind in self._subscriptions)
+
+    def has_doors(self) -> bool:
+        """Whether the client may serve anybody, as far as that is known."""
+        doors = self._subscriptions.get(self._table.order.doors) if self._table.order else None
+        return doors is not None and (any(doors.has.values()) or any(doors.flying.values()))
+
+    def counts(self, kind: str) -> bool:
+        """Whether it matters what the client has of a type."""
+        order = self._table.order
+        if order is not None and kind == order.doors:
+            return not self.is_leaving and not self._waits(kind)
+        return order is None or kind not in order.within or self.has_doors()
+
     def holds(self, kind: str, name: str) -> bool:
         """Whether the client acknowledged what the table has under that name; of nothing: that it has nothing."""
         subscription = self._subscriptions.get(kind)
         if subscription is None or name in subscription.flying:
             return False  # what is on its way to the client may be something else, such as a removal
-        resource = self._table.by_type[kind].get(name)
+        resource = self._resource(kind, name)
         return subscription.has.get(name) == (resource.version if resource else None)
 
     def refusal(self, kind: str, name: str) -> str:
         """Why the client does not take the table's version, or ""."""
         refusal = self._refused.get((kind, name))
-        resource = self._table.by_type[kind].get(name)
-        return refusal.message if refusal and resource and refusal.version == resource.version else ""
+        if refusal is None:
+            return ""
+        resource = self._resource(kind, name)
+        return refusal.message if resource and refusal.version == resource.version else ""
 
     def receive(self, request: Any) -> tuple[str, Collection[str] | None]:
         """Take in a DeltaDiscoveryRequest: an answer, a subscription, or both. Unknown types are ignored.
@@ -157,8 +215,9 @@ class Exchange:
         if names is not None:
             refused = without_dumps(request.error_detail.message) if request.HasField("error_detail") else None
             self._answered(kind, subscription, names, refused)
-        if first:
+        if first and request.initial_resource_versions:
             subscription.has.update(request.initial_resource_versions)
+            self.is_settled = self._table.order is None
         self._subscribe(kind, subscription, request, first)
         return kind, None if first else names or ()
 
@@ -167,6 +226,10 @@ class Exchange:
         for kind in self._table.by_type:
             subscription = self._subscriptions.get(kind)
             if subscription is None or len(subscription.unanswered) >= _MOST_UNANSWERED:
+                continue
+            if self._waits(kind):
+                if gone := self._going(kind, subscription):
+                    yield self._response(kind, subscription, gone)
                 continue
             together, gone = self._sort(kind, subscription)
             if together or (subscription.everything and not subscription.greeted):
@@ -179,6 +242,49 @@ class Exchange:
                 differs, version = self._difference(kind, subscription, name)
                 if differs:
                     yield self._response(kind, subscription, {name: version})
+
+    def _waits(self, kind: str) -> bool:
+        """Whether nothing of a type is to be sent yet, but what goes."""
+        order = self._table.order
+        if order is None:
+            return False
+        if kind == order.doors:
+            return not self._table.has_doors and not self.has_doors()
+        return kind == order.above and not self.is_settled and not self._has_ground()
+
+    def _going(self, kind: str, subscription: _Subscription) -> dict[str, str | None]:
+        """What of `dirty` is gone."""
+        known = self._table.by_type[kind]
+        names = [each for each in subscription.dirty if each not in subscription.flying and each not in known]
+        for each in names:
+            del subscription.dirty[each]
+        return {each: None for each in names if self._difference(kind, subscription, each)[0]}
+
+    def _has_ground(self) -> bool:
+        order = self._table.order
+        assert order is not None
+        roots, leaves = order.ground
+        asked = (
+            each
+            for each in self._table.by_type[leaves]
+            if each in self._table.by_type[roots] and not self.refusal(roots, each)
+        )
+        return all(self._has(roots, each) for each in self._table.by_type[roots]) and all(
+            self._has(leaves, each) for each in asked
+        )
+
+    def _has_all(self, kind: str) -> bool:
+        subscription = self._subscriptions[kind]
+        return all(self._has(kind, each) for each in self._table.by_type[kind] if subscription.wants(each))
+
+    def _has(self, kind: str, name: str) -> bool:
+        return self.holds(kind, name) or bool(self.refusal(kind, name))
+
+    def _resource(self, kind: str, name: str) -> Resource | None:
+        """What there is for this client."""
+        resource = self._table.by_type[kind].get(name)
+        base, again = self._again.get((kind, name), (None, None))
+        return again if resource is not None and resource.version == base else resource
 
     def _subscribe(self, kind: str, subscription: _Subscription, request: Any, first: bool) -> None:
         asked = set(request.resource_names_subscribe)
@@ -207,15 +313,24 @@ class Exchange:
                 self._refused.pop((kind, name), None)
                 if subscription.wants(name):
                     subscription.has[name] = version
-                resource = self._table.by_type[kind].get(name)
+                resource = self._resource(kind, name)
                 if resource is not None and resource.version == version:
-                    self._table.alone.discard((kind, name))
+                    self._alone.discard((kind, name))
             elif len(names) == 1:
                 self._refused[kind, name] = Refusal(version, refused)
             else:
-                self._table.suspect(kind, name)
+                self._suspect(kind, name)
                 subscription.has[name] = _UNKNOWN
                 subscription.dirty[name] = None
+
+    def _suspect(self, kind: str, name: str) -> None:
+        """It was refused together with others: from now on it is sent alone, until it is acknowledged."""
+        resource = self._table.by_type[kind].get(name)
+        if resource is not None:
+            self._alone.add((kind, name))
+            self._renewals += 1
+            body = self._table.renewed(kind, resource.body, self._renewals)
+            self._again[kind, name] = resource.version, Resource(ids.short_hash(body, 16), body)
 
     def _sort(self, kind: str, subscription: _Subscription) -> tuple[dict[str, str | None], dict[str, str | None]]:
         """Look through `dirty`: what may travel together, and what is gone; what travels alone goes to `single`.
@@ -229,7 +344,8 @@ class Exchange:
             differs, version = self._difference(kind, subscription, name)
             if not differs:
                 continue
-            if version is not None and self._table.goes_alone(kind, name):
+            # A client refuses a response whole, so one of several refused ones is to blame.
+            if version is not None and (kind in self._table.apart or (kind, name) in self._alone):
                 subscription.single[name] = None
                 continue
             subscription.single.pop(name, None)
@@ -238,9 +354,13 @@ class Exchange:
 
     def _difference(self, kind: str, subscription: _Subscription, name: str) -> tuple[bool, str | None]:
         """Whether the client must be told, and which version (None: it is gone)."""
-        resource = self._table.by_type[kind].get(name)
+        if self.is_leaving and self._table.order and kind == self._table.order.doors:
+            return name in subscription.has, None
+        resource = self._resource(kind, name)
         if resource is None:
-            return self._table.lacks(kind, name) and name in subscription.has, None
+            # What names others can go at any time.
+            may_go = self.is_settled or (self._table.order is not None and kind == self._table.order.above)
+            return may_go and self._table.lacks(kind, name) and name in subscription.has, None
         wanted = subscription.wants(name) and subscription.has.get(name) != resource.version
         return wanted and not self.refusal(kind, name), resource.version
 
@@ -256,7 +376,9 @@ class Exchange:
             if version is None:
                 response.removed_resources.append(name)
             else:
+                found = self._resource(kind, name)
+                assert found is not None
                 resource = response.resources.add(name=name, version=version)
                 resource.resource.type_url = response.type_url
-                resource.resource.value = self._table.by_type[kind][name].body
+                resource.resource.value = found.body
         return response

@@ -105,11 +105,13 @@ def chosen(loads: Mapping[str, Load], model: str = "") -> list[Load]:
     return [load for unit, load in loads.items() if not model or names.public_id_of(unit) == model]
 
 
-def text(loads: Iterable[Load], told: str = "", models: Collection[str] = ()) -> str:
-    """All series. told: Envoy's answer to `ask`; lines of another form are left out.
+def text(loads: Iterable[Load], told: str | Mapping[str, str] = "", models: Collection[str] = ()) -> str:
+    """All series. told: Envoy's answer to `ask`; lines of another form are left out. Of several: by their names, which
+    become the label `gateway`, since counts of some that come and go cannot be added.
 
     models: those that there are; Envoy remembers also who was called and is no more.
     """
+    answers = {"": told} if isinstance(told, str) else {f',gateway="{name}"': each for name, each in told.items()}
     shown = [(labels(each.unit), each) for each in sorted(loads, key=lambda each: each.unit)]
     lines: list[str] = []
     for name, kind, meaning, numbers in _SERIES:
@@ -119,10 +121,10 @@ def text(loads: Iterable[Load], told: str = "", models: Collection[str] = ()) ->
     lines += (
         f"# HELP {_DURATION} From the end of a request to the end of its answer by a replica.",
         f"# TYPE {_DURATION} histogram",
-        *_durations(told),
+        *(line for more, each in answers.items() for line in _durations(each, more)),
         f"# HELP {_ANSWERS} All answers, those of the gateway itself included; model: empty where there is none.",
         f"# TYPE {_ANSWERS} counter",
-        *_answers(told, models),
+        *(line for more, each in answers.items() for line in _answers(each, models, more)),
     )
     return "\n".join(lines) + "\n"
 
@@ -132,7 +134,7 @@ def labels(unit: str) -> str:
     return f'model="{names.public_id_of(unit)}",revision="{unit}"'
 
 
-def _durations(told: str) -> Iterable[str]:
+def _durations(told: str, more: str) -> Iterable[str]:
     for line in told.splitlines():
         match = _HISTOGRAM.fullmatch(line)
         if match is None:
@@ -143,12 +145,12 @@ def _durations(told: str) -> Iterable[str]:
         if part == "sum":
             value = f"{float(value) / 1000:.12g}"
         limit = "" if bound is None else f',le="{bound if bound == "+Inf" else f"{float(bound) / 1000:g}"}"'
-        yield f"{_DURATION}_{part}{{{labels(unit)}{limit}}} {value}"
+        yield f"{_DURATION}_{part}{{{labels(unit)}{limit}{more}}} {value}"
 
 
-def _answers(told: str, models: Collection[str]) -> Iterable[str]:
+def _answers(told: str, models: Collection[str], more: str) -> Iterable[str]:
     for line in told.splitlines():
         match = _ANSWER.fullmatch(line)
         if match is not None and (not match[1] or match[1] in models):
             model, code, grpc, value = match.groups()
-            yield f'{_ANSWERS}{{model="{model}",code="{code}",grpc="{grpc}"}} {value}'
+            yield f'{_ANSWERS}{{model="{model}",code="{code}",grpc="{grpc}"{more}}} {value}'

@@ -8,35 +8,20 @@ import resource
 from collections import deque
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from modelyard.base import launch
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.gateway.utterances import Lines
-from modelyard.control.render import xds, xds_access, xds_stats
+from modelyard.control.render import xds_bootstrap
+from modelyard.control.render.xds_bootstrap import Limits
 
-_TYPE = "type.googleapis.com/"
 _MOST_FILES = 65_536
 _MOST_CONNECTIONS = 4096
 _LARGEST_LOG_BYTES = 2 * 2**20
 _ADMIN_SECONDS = 5.0
 _LEAST_HEAP_BYTES = 512 * 2**20
-_LISTENER_LIMITS = "envoy.resource_limits.listener"
-_HEAP = "envoy.resource_monitors.fixed_heap"
 _GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _FLUSH_MILLISECONDS = 500  # the access log's lines are not much older
-
-
-class Limits(NamedTuple):
-    """What callers may take.
-
-    connections: at one time, further ones are closed; public_connections: of those, by the public listener. heap_bytes:
-    of Envoy's memory; with nearly all of it taken, requests are refused.
-    """
-
-    connections: int
-    public_connections: int
-    heap_bytes: int
 
 
 class EnvoyProcess:
@@ -149,86 +134,7 @@ class EnvoyProcess:
     def _write_bootstrap(self, limits: Limits) -> None:
         descriptor = os.open(self._bootstrap, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            json.dump(bootstrap(str(self.ads_socket), str(self._admin_socket), limits), file)
-
-
-def bootstrap(ads_socket: str, admin_socket: str, limits: Limits) -> dict[str, Any]:
-    """How Envoy starts: where it asks for everything else, and what it may use. No TCP port, not even for its admin."""
-    ads = {"ads": {}, "resource_api_version": "V3"}
-    http2 = {
-        "@type": f"{_TYPE}envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": {}},
-    }
-    control = {
-        "name": xds.CONTROL,
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
-        "load_assignment": {
-            "cluster_name": xds.CONTROL,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": ads_socket}}}}]}],
-        },
-    }
-    return {
-        "node": {"id": "gateway", "cluster": "modelyard"},
-        "admin": {"address": {"pipe": {"path": admin_socket, "mode": 0o600}}},
-        "dynamic_resources": {
-            "ads_config": {
-                "api_type": "DELTA_GRPC",
-                "transport_api_version": "V3",
-                "set_node_on_first_message_only": True,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": xds.CONTROL}}],
-            },
-            "lds_config": ads,
-            "cds_config": ads,
-        },
-        "static_resources": {"clusters": [control]},
-        # A thousand clusters that nobody calls must cost little, and nobody reads most statistics.
-        "cluster_manager": {"enable_deferred_cluster_creation": True},
-        "stats_config": xds_stats.stats_config(xds_access.UNKNOWN_KEYS),
-        "stats_flush_interval": "5s",
-        "stats_eviction_interval": xds_stats.EVICTION,
-        "deferred_stat_options": {"enable_deferred_creation_stats": True},
-        "overload_manager": _overload(limits),
-        "layered_runtime": {
-            "layers": [
-                {
-                    "name": "limits",
-                    "static_layer": {
-                        f"{_LISTENER_LIMITS}.{xds.LISTENER_NAME}.connection_limit": limits.public_connections,
-                    },
-                }
-            ]
-        },
-    }
-
-
-def _overload(limits: Limits) -> dict[str, Any]:
-    """Too many connections are closed. When memory runs out, it is first given back, then nobody new is answered."""
-    monitor = f"{_TYPE}envoy.extensions.resource_monitors"
-    return {
-        "refresh_interval": "0.25s",
-        "resource_monitors": [
-            {
-                "name": "envoy.resource_monitors.global_downstream_max_connections",
-                "typed_config": {
-                    "@type": f"{monitor}.downstream_connections.v3.DownstreamConnectionsConfig",
-                    "max_active_downstream_connections": limits.connections,
-                },
-            },
-            {
-                "name": _HEAP,
-                "typed_config": {
-                    "@type": f"{monitor}.fixed_heap.v3.FixedHeapConfig",
-                    "max_heap_size_bytes": limits.heap_bytes,
-                },
-            },
-        ],
-        "actions": [
-            {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _HEAP, "threshold": {"value": share}}]}
-            for name, share in (("shrink_heap", 0.9), ("stop_accepting_requests", 0.95))
-        ],
-    }
+            json.dump(xds_bootstrap.on_sockets(str(self.ads_socket), str(self._admin_socket), limits), file)
 
 
 def _memory_bytes() -> int:

@@ -165,6 +165,33 @@ def _grown(before: int, now: int) -> int:
     return now - before if now >= before else now
 
 
+def ended(load: Load) -> Load:
+    """Of a proxy that is not there any more: only its totals count."""
+    return Load(unit=load.unit, **{name: getattr(load, name) for name in _TOTALS})
+
+
+def together(*loads: Load | None) -> Load:
+    """What several proxies count of one unit; at least one does.
+
+    Their counts and rates are added. Of times, the median is the mean of theirs, weighted by their requests, and the
+    99th of a hundred the latest of theirs, which is never too early.
+    """
+    found = [each for each in loads if each is not None]
+    late = [each.p99_seconds for each in found if each.p99_seconds is not None]
+    medians = [(each.p50_seconds, each.requests_per_second) for each in found if each.p50_seconds is not None]
+    weight = sum(each for _, each in medians)
+    shares = [(value, each / weight if weight else 1 / len(medians)) for value, each in medians]
+    return Load(
+        unit=found[0].unit,
+        in_flight=sum(each.in_flight for each in found),
+        **{name: sum(getattr(each, name) for each in found) for name in _TOTALS},
+        requests_per_second=sum(each.requests_per_second for each in found),
+        failures_per_second=sum(each.failures_per_second for each in found),
+        p50_seconds=sum(value * share for value, share in shares) if shares else None,
+        p99_seconds=max(late, default=None),
+    )
+
+
 class Loads:
     """Looks again and again. ask: for a path of Envoy's admin interface; raises RetryLater."""
 

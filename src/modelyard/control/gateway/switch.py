@@ -72,11 +72,18 @@ class Switch:
     """By owner: the goal, what was told (its scopes are in the table) and what is in force (Envoy acknowledged it).
 
     due: owners to settle, since something about them changed; first those whom fewer may call. version: of Modelyard,
-    for `/v2`. secret: of units. shadows: follow what is in force.
+    for `/v2`. secret: of units. shadows: follow what is in force. lists: whether the list of models is told from the
+    beginning, and not only by `show_list`.
     """
 
     def __init__(
-        self, discovery: Discovery, version: str, secret: UnitSecret = none, shadows: Shadows | None = None
+        self,
+        discovery: Discovery,
+        version: str,
+        secret: UnitSecret = none,
+        shadows: Shadows | None = None,
+        *,
+        lists: bool = True,
     ) -> None:
         self.due: dict[Key, None] = {}
         self._discovery = discovery
@@ -98,8 +105,10 @@ class Switch:
         self._by_unit: dict[str, set[Key]] = {}  # whose goal names it
         self._listed: list[str] = []  # sorted
         self._is_listed = True
+        self._is_hidden = not lists
         for name in xds.SERVER_SCOPES:
-            discovery.put(xds.SCOPE, name, xds.scope(name, None, (), version))
+            if lists or name != xds.INDEX:
+                discovery.put(xds.SCOPE, name, xds.scope(name, None, (), version))
 
     def publish(self, routes: tuple[Route, ...], endpoints: tuple[Endpoints, ...]) -> None:
         """Take a new goal; endpoints of units that Envoy knows are told at once, all else is left to `settle`."""
@@ -165,6 +174,16 @@ class Switch:
             self._in_force.get(owner) == goal or self._why_not(owner) for owner, goal in self._goal.items()
         )
 
+    def wants(self, public_id: str) -> bool:
+        """Whether the goal has a route of that id."""
+        return not self._is_aimed or self._claims.has(public_id)
+
+    def is_said(self) -> bool:
+        """Whether there is a goal, and everything about it that Envoy can take was told."""
+        return self._is_aimed and all(
+            self._told.get(owner) == goal or self._why_not(owner) for owner, goal in self._goal.items()
+        )
+
     def sweep(self) -> None:
         """Forget units that nothing names any more, and tell the list of models."""
         if self._shadows is not None:
@@ -172,10 +191,19 @@ class Switch:
         while self._uses.unused:
             self._units.forget(self._uses.unused.pop())
         # One list after the other: while a thousand routes come, a thousand lists would be rendered.
-        if not self._is_listed and self._discovery.holds(xds.SCOPE, xds.INDEX):
-            self._is_listed = True
-            index = xds.scope(xds.INDEX, None, tuple(self._listed), self._version)
-            self._discovery.put(xds.SCOPE, xds.INDEX, index)
+        if not self._is_listed and not self._is_hidden and self._discovery.holds(xds.SCOPE, xds.INDEX):
+            self._tell_list()
+
+    def show_list(self) -> None:
+        """All models are known: who is told a longer list by somebody else need not wait any more."""
+        if self._is_hidden:
+            self._is_hidden = False
+            self._tell_list()
+
+    def _tell_list(self) -> None:
+        self._is_listed = True
+        index = xds.scope(xds.INDEX, None, tuple(self._listed), self._version)
+        self._discovery.put(xds.SCOPE, xds.INDEX, index)
 
     def _aim(self, owner: Key, old: Route | None, new: Route | None) -> None:
         for unit in old.units if old else ():
@@ -199,7 +227,11 @@ class Switch:
             return self._contested[owner]
         if refused is not None and refused.goal == goal:
             return refused.message
-        return next((why for unit in goal.units if (why := self._units.refusal(unit))), "")
+        why = next((why for unit in goal.units if (why := self._units.refusal(unit))), "")
+        if not why and owner not in self._changing and goal == self._told.get(owner):
+            # Of several Envoys one that came later does not take what is in force at the others.
+            why = next((w for each in goal.ids if (w := self._discovery.refusal(xds.SCOPE, each))), "")
+        return why
 
     def _reachable(self, goal: Route) -> bool:
         """Tell every unit of a goal; whether Envoy has acknowledged them all."""

@@ -21,7 +21,7 @@ async def watch(
 ) -> None:
     """Call `told` for every look at which there were more, until cancelled.
 
-    admin: of Envoy. wanted: whether there is anything to look for.
+    admin: of Envoy, or of several, whose answers follow each other. wanted: whether there is anything to look for.
     """
     seen = 0
     while True:
@@ -38,5 +38,5 @@ async def _count(admin: Callable[[str, str], Awaitable[str]]) -> int:
         text = await admin("GET", _PATH)
     except (RetryLater, TimeoutError):
         return 0
-    found = re.search(rf"^{re.escape(xds_access.UNKNOWN_KEYS)}: ([0-9]+)$", text, re.MULTILINE)
-    return int(found[1]) if found else 0
+    found = re.findall(rf"^{re.escape(xds_access.UNKNOWN_KEYS)}: ([0-9]+)$", text, re.MULTILINE)
+    return sum(map(int, found))

@@ -9,15 +9,37 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_SERVICE = "modelyard.dev/service"
 LABEL_JOB = "modelyard.dev/job"
 LABEL_STREAM = "modelyard.dev/stream"
+LABEL_MODEL = "modelyard.dev/model"
+LABEL_UNIT = "modelyard.dev/unit"
+LABEL_TASK = "modelyard.dev/task"
+LABEL_NAME = "app.kubernetes.io/name"
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+OWNER_LABELS = {"ModelService": LABEL_SERVICE, "ModelJob": LABEL_JOB, "ModelStream": LABEL_STREAM, "Model": LABEL_MODEL}
+"""On what is made for an object, by its kind; the value is its name."""
+POD_NAME = "modelyard-model"
+"""Value of LABEL_NAME on all pods of units and tasks."""
 LABEL_INPUTS = "modelyard.dev/inputs-hash"
 ANNOTATION_REFRESH = "modelyard.dev/refresh"
 ANNOTATION_RESTART = "modelyard.dev/restart"
 ANNOTATION_JOB = "modelyard.dev/job"
 ANNOTATION_JOB_UID = "modelyard.dev/job-uid"
 ANNOTATION_METRICS = "modelyard.dev/metrics"
+ANNOTATION_WORK = "modelyard.dev/work"
+"""On pods: their WorkSpec, which they get as a file."""
+ANNOTATION_UNIT = "modelyard.dev/unit-spec"
+ANNOTATION_TASK = "modelyard.dev/task-spec"
+"""On what runs a unit or task: all of it, so that it can be observed by whoever comes next."""
+ANNOTATION_ASKED = "modelyard.dev/asked"
+"""How many replicas or members were last asked for; an autoscaler, or somebody, may have changed the number since."""
+ANNOTATION_ATTEMPT = "modelyard.dev/attempt"
+"""On the Service of a gang: which attempt of all members together is, or is to be, made. From 1."""
+ANNOTATION_BEGUN = "modelyard.dev/begun"
 FINALIZER_CLEAN = "modelyard.dev/clean"
 """Keeps a stream until what it has left at its broker is removed."""
 MANAGER = "modelyard"
+FIELD_MANAGER = "modelyard-operator"
+"""Of what is applied to Kubernetes."""
+_LONGEST_KUBE = 52
 SHADOW_SOCKET = "shadow.sock"
 """In the run folder of a server: where replicas that get copies of requests ask the revision that serves."""
 
@@ -42,6 +64,17 @@ def public_id_of(unit_name: str) -> str:
     revision_name, _, namespace = unit_name.partition(".")
     service, _, _ = revision_name.rpartition("-svc-")
     return f"{service or revision_name}.{namespace}" if namespace else revision_name
+
+
+def kube(name: str) -> tuple[str, str]:
+    """Namespace and name of what runs a unit or task: `iris-svc-00003.default` -> `default`, `iris-svc-00003`.
+
+    At most 52 characters: pods, their host names and labels have it in front of theirs.
+    """
+    short, _, namespace = name.rpartition(".")
+    if len(short) > _LONGEST_KUBE:
+        short = f"{short[: _LONGEST_KUBE - 9].rstrip('-')}-{ids.short_hash(short.encode())}"
+    return namespace, short
 
 
 def replica(unit_name: str, ordinal: int) -> str:

@@ -58,9 +58,11 @@ class Platform(Value, frozen=True, kw_only=True):
     """Nobody is believed and everybody needs a token by default.
 
     authentication: for requests that no route answers. anonymous: whether a route may admit callers without a token at
-    all. local_only: callers must name this machine as Host and come from no foreign web page.
+    all. local_only: callers must name this machine as Host and come from no foreign web page; internal_is_local: so
+    must those at the internal listener where anybody may be anonymous, since it is for this machine's programs.
     revoked: ids (`jti`) of tokens of the issuer OWN that are no longer valid. accounts: uids of all ServiceAccounts,
-    sorted: tokens of others are no longer valid; None: that is not looked at.
+    sorted: tokens of others are no longer valid; None: that is not looked at. address: `https://host` by which callers
+    reach the gateway; "": as it knows itself.
     """
 
     issuers: tuple[Issuer, ...] = ()
@@ -69,8 +71,10 @@ class Platform(Value, frozen=True, kw_only=True):
     authentication: Authentication = "required"
     anonymous: bool = True
     local_only: bool = False
+    internal_is_local: bool = True
     tls: Tls | None = None
     tracing: Tracing | None = None
+    address: str = ""
 
 
 OWN = "modelyard"

@@ -13,6 +13,11 @@ def unit_secret(key: bytes, unit: str) -> str:
     return hmac.new(key, f"gateway:{unit}".encode(), hashlib.sha256).hexdigest()
 
 
+def digest(secret: str) -> str:
+    """What replicas are told of it: they can tell it when they see it. 64 hexadecimal digits; of "" it is ""."""
+    return hashlib.sha256(secret.encode()).hexdigest() if secret else ""
+
+
 def none(_unit: str) -> str:
     """No unit has one."""
     return ""

@@ -1,38 +1,54 @@
-"""Where an API server is and how to prove who we are: from a kubeconfig."""
+"""Where an API server is and how to prove who we are: from kubeconfigs.
+
+Source: https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
+"""
 
 import base64
 import binascii
 import re
 import ssl
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import yaml
 
 from modelyard.base.errors import UserError
+from modelyard.control.kube import exec_plugin, tls
+from modelyard.control.kube.exec_plugin import Plugin
+from modelyard.control.kube.tls import KeyPair
 
+Object = dict[str, Any]
 _TOKEN = re.compile(r"[!-~]*")
 """What an HTTP header can carry."""
-_NOT_YET = (
-    "exec",
-    "auth-provider",
-    "client-certificate",
-    "client-certificate-data",
-    "username",
-    "as",
-)
+_LINE = re.compile(r"[^\x00-\x1f\x7f]*")
+_SECTIONS = ("clusters", "contexts", "users")
+_GONE = {
+    "auth-provider": "Kubernetes removed auth providers in 1.26: use the exec plugin of your cloud "
+    "(gke-gcloud-auth-plugin, kubelogin and others), as in 'kubectl config set-credentials NAME --exec-command ...'",
+    "username": "Kubernetes removed passwords in 1.19: use a client certificate, a token or an exec plugin",
+}
+_GONE["password"] = _GONE["username"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClientConfig:
-    """server: `https://host:port`. token_file is read for every request, since others renew it."""
+    """server: `https://host:port`. token_file is read for every request, since others renew it.
+
+    server_name: in the server's certificate, "": its host. shown: our own certificate. plugin: the program that gives
+    credentials, where there is no token. impersonation: headers that make the server treat us as somebody else.
+    """
 
     server: str
     ca_data: bytes | None = None
-    token: str | None = None
+    server_name: str = ""
+    token: str | None = field(default=None, repr=False)
     token_file: Path | None = None
+    shown: KeyPair | None = None
+    plugin: Plugin | None = None
+    impersonation: tuple[tuple[str, str], ...] = ()
     namespace: str = "default"
 
     def bearer(self) -> str | None:
@@ -49,42 +65,85 @@ class ClientConfig:
             raise UserError(f"the token file {self.token_file} must hold one token and nothing else")
         return token
 
-    def tls(self) -> ssl.SSLContext | bool:
-        """The context that trusts the server's CA; True for the machine's own trust store."""
-        return True if self.ca_data is None else _trusting(self.ca_data)
+    def tls(self, shown: KeyPair | None = None) -> ssl.SSLContext | bool:
+        """The context that trusts the server's CA; True for the machine's own trust store.
+
+        shown: a certificate that a program gave, instead of our own. Raises UserError when it cannot be used.
+        """
+        shown = shown or self.shown
+        if self.ca_data is None and shown is None:
+            return True
+        try:
+            return tls.context(self.ca_data, shown)
+        except (OSError, ValueError) as error:  # SSLError is an OSError
+            raise UserError(f"the certificates for {self.server} cannot be used: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Merged:
+    """Several kubeconfigs as one: of an entry that stands in several the first counts.
+
+    current: the current context, "" when none is set. source: path of each entry, by section and name.
+    """
+
+    paths: tuple[Path, ...]
+    current: str
+    entries: dict[str, dict[str, Object]] = field(repr=False)
+    source: dict[tuple[str, str], Path]
+
+    def config(self, context: str | None = None) -> ClientConfig:
+        """context None: the current one. Raises UserError that names file and field."""
+        name = context or self.current
+        if not name:
+            raise UserError(f"{self._place()}: current-context is not set; name a context with --context NAME")
+        chosen, path = self._entry("contexts", name)
+        cluster, cluster_path = self._entry("clusters", chosen.get("cluster"))
+        user, user_path = self._entry("users", chosen.get("user"))
+        server, authority, server_name = _cluster(cluster, str(chosen["cluster"]), cluster_path)
+        return ClientConfig(
+            server=server,
+            ca_data=authority,
+            server_name=server_name,
+            namespace=_text(chosen, "namespace", path) or "default",
+            **_user(user, str(chosen["user"]), user_path, exec_plugin.info(cluster, authority)),
+        )
+
+    def path_of(self, context: str) -> Path | None:
+        """The file that has it."""
+        return self.source.get(("contexts", context))
+
+    def _entry(self, section: str, name: object) -> tuple[Object, Path]:
+        found = self.entries[section].get(name) if isinstance(name, str) else None
+        if not isinstance(name, str) or found is None:
+            known = ", ".join(self.entries[section]) or "none"
+            raise UserError(f"{self._place()}: there is no {section.removesuffix('s')} {name!r} (there are: {known})")
+        return found, self.source[section, name]
+
+    def _place(self) -> str:
+        return ", ".join(str(each) for each in self.paths)
 
 
 def load(path: Path, context: str | None = None) -> ClientConfig:
-    """Read a kubeconfig; context None is its current one. Raises UserError that names the field."""
-    body = _read(path)
-    name = context or body.get("current-context")
-    if not name:
-        raise UserError(f"{path}: current-context is not set; name a context with --context NAME")
-    chosen = _named(body, "contexts", name, path)
-    cluster = _named(body, "clusters", chosen.get("cluster"), path)
-    user = _named(body, "users", chosen.get("user"), path)
-    refused = next((field for field in _NOT_YET if user.get(field)), None)
-    if refused:
-        raise UserError(f"{path}: user {chosen['user']!r}: {refused} is not understood yet; use token or tokenFile")
-    if cluster.get("insecure-skip-tls-verify"):
-        raise UserError(
-            f"{path}: cluster {chosen['cluster']!r}: insecure-skip-tls-verify is not supported; "
-            "use certificate-authority-data"
-        )
-    token_file = _text(user, "tokenFile", path)
-    token = _text(user, "token", path)
-    if token and not _TOKEN.fullmatch(token):
-        raise UserError(f"{path}: user {chosen['user']!r}: token has characters that no token has")
-    return ClientConfig(
-        server=_server(cluster, path),
-        ca_data=_authority(cluster, path),
-        token=token,
-        token_file=path.parent / token_file if token_file else None,
-        namespace=_text(chosen, "namespace", path) or "default",
-    )
+    """Read one kubeconfig; context None is its current one. Raises UserError that names the field."""
+    return merged([path]).config(context)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def merged(paths: Sequence[Path]) -> Merged:
+    """Read them all, as kubectl does with those of $KUBECONFIG. Raises UserError that names file and field."""
+    current = ""
+    entries: dict[str, dict[str, Object]] = {each: {} for each in _SECTIONS}
+    source: dict[tuple[str, str], Path] = {}
+    for path in paths:
+        body = _read(path)
+        current = current or _text(body, "current-context", path) or ""
+        for section in _SECTIONS:
+            for name, inner in _named(body, section, path):
+                if name not in entries[section]:
+                    entries[section][name], source[section, name] = inner, path
+    return Merged(paths=tuple(paths), current=current, entries=entries, source=source)
+
+
+def _read(path: Path) -> Object:
     try:
         body = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -98,20 +157,110 @@ def _read(path: Path) -> dict[str, Any]:
     return body
 
 
-def _named(body: dict[str, Any], section: str, name: object, path: Path) -> dict[str, Any]:
-    """The entry's body: `contexts: [{name: ..., context: {...}}]`."""
+def _named(body: Object, section: str, path: Path) -> list[tuple[str, Object]]:
+    """Names and bodies of a section: `contexts: [{name: ..., context: {...}}]`."""
     singular = section.removesuffix("s")
     entries = body.get(section) or []
     if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
         raise UserError(f"{path}: {section} must be a list of mappings with name and {singular}")
-    found = next((each for each in entries if each.get("name") == name), None)
-    if found is None:
-        known = ", ".join(str(each.get("name")) for each in entries) or "none"
-        raise UserError(f"{path}: there is no {singular} {name!r} (there are: {known})")
-    inner = found.get(singular) or {}
-    if not isinstance(inner, dict):
-        raise UserError(f"{path}: {singular} {name!r}: {singular} must be a mapping")
-    return inner
+    for each in entries:
+        if not isinstance(each.get(singular) or {}, dict):
+            raise UserError(f"{path}: {singular} {each.get('name')!r}: {singular} must be a mapping")
+    return [(str(each.get("name")), each.get(singular) or {}) for each in entries]
+
+
+def _cluster(cluster: Object, name: str, path: Path) -> tuple[str, bytes | None, str]:
+    """-> server, authority, name in its certificate."""
+    where = f"{path}: cluster {name!r}"
+    if cluster.get("insecure-skip-tls-verify"):
+        raise UserError(f"{where}: insecure-skip-tls-verify is not supported; use certificate-authority-data")
+    if cluster.get("proxy-url"):
+        raise UserError(f"{where}: proxy-url is not supported; use an address that is reached without a proxy")
+    return _server(cluster, path), _authority(cluster, path), _text(cluster, "tls-server-name", path) or ""
+
+
+def _user(user: Object, name: str, path: Path, about: Object) -> Object:
+    """Fields of ClientConfig. about: what a program is told about the cluster."""
+    where = f"{path}: user {name!r}"
+    for each, what in _GONE.items():
+        if user.get(each):
+            raise UserError(f"{where}: {each} is not supported: {what}")
+    token_file, token = _text(user, "tokenFile", path), _text(user, "token", path)
+    if token and not _TOKEN.fullmatch(token):
+        raise UserError(f"{where}: token has characters that no token has")
+    return {
+        "token": token,
+        "token_file": path.parent / token_file if token_file else None,
+        "shown": _pair(user, where, path),
+        "plugin": _plugin(user["exec"], where, path, about) if user.get("exec") else None,
+        "impersonation": _impersonation(user, where, path),
+    }
+
+
+def _pair(user: Object, where: str, path: Path) -> KeyPair | None:
+    certificate, key = (_content(user, each, path) for each in ("user.client-certificate", "user.client-key"))
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        missing = "client-certificate" if certificate is None else "client-key"
+        raise UserError(f"{where}: {missing} or {missing}-data is missing; certificate and key are used together")
+    pair = KeyPair(certificate, key)
+    try:
+        tls.context(None, pair)
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise UserError(f"{where}: client-certificate and client-key are no pair that can be used: {error}") from error
+    return pair
+
+
+def _plugin(body: object, where: str, path: Path, about: Object) -> Plugin:
+    """`user.exec`. Raises UserError that names the field."""
+    if not isinstance(body, dict):
+        raise UserError(f"{where}: exec must be a mapping with apiVersion and command")
+    version, command = _text(body, "apiVersion", path) or "", _text(body, "command", path) or ""
+    if version not in exec_plugin.VERSIONS:
+        raise UserError(f"{where}: exec.apiVersion must be {' or '.join(exec_plugin.VERSIONS)}, not {version!r}")
+    if not command:
+        raise UserError(f"{where}: exec.command is missing: name the program that gives credentials")
+    mode = _text(body, "interactiveMode", path) or ("IfAvailable" if version != exec_plugin.VERSIONS[0] else "")
+    if mode not in exec_plugin.MODES:
+        raise UserError(f"{where}: exec.interactiveMode must be one of {', '.join(exec_plugin.MODES)}")
+    args, env = body.get("args") or [], body.get("env") or []
+    if not isinstance(args, list) or not all(isinstance(each, str) for each in args):
+        raise UserError(f"{where}: exec.args must be a list of strings")
+    if not isinstance(env, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("name"), str) and isinstance(each.get("value"), str)
+        for each in env
+    ):
+        raise UserError(f"{where}: exec.env must be a list of mappings with name and value")
+    return Plugin(
+        user=where,
+        api_version=version,
+        # As kubectl: what has a slash is a path, relative to the file that names it; the rest is looked up in PATH.
+        command=str(path.parent / command) if "/" in command else command,
+        args=tuple(args),
+        env=tuple((each["name"], each["value"]) for each in env),
+        hint=_text(body, "installHint", path) or "",
+        mode=mode,
+        cluster=about if body.get("provideClusterInfo") else None,
+    )
+
+
+def _impersonation(user: Object, where: str, path: Path) -> tuple[tuple[str, str], ...]:
+    name, uid = _text(user, "as", path), _text(user, "as-uid", path)
+    groups, extra = user.get("as-groups") or [], user.get("as-user-extra") or {}
+    if not isinstance(groups, list) or not isinstance(extra, dict):
+        raise UserError(f"{where}: as-groups must be a list, as-user-extra a mapping")
+    if (uid or groups or extra) and not name:
+        raise UserError(f"{where}: as is missing: as-uid, as-groups and as-user-extra belong to it")
+    found: list[tuple[str, Any]] = [("Impersonate-User", name), ("Impersonate-Uid", uid)]
+    found += [("Impersonate-Group", each) for each in groups]
+    for key, values in extra.items():
+        field = f"Impersonate-Extra-{quote(str(key), safe='')}"
+        found += [(field, each) for each in (values if isinstance(values, list) else [values])]
+    given = [(key, value) for key, value in found if value is not None]
+    if not all(isinstance(value, str) and _LINE.fullmatch(value) for _, value in given):
+        raise UserError(f"{where}: as, as-uid, as-groups and as-user-extra must be text of one line each")
+    return tuple(given)
 
 
 def _text(body: dict[str, Any], field: str, path: Path) -> str | None:
@@ -133,22 +282,26 @@ def _server(cluster: dict[str, Any], path: Path) -> str:
     return server
 
 
-def _authority(cluster: dict[str, Any], path: Path) -> bytes | None:
-    data, file = _text(cluster, "certificate-authority-data", path), _text(cluster, "certificate-authority", path)
-    field = "certificate-authority-data" if data else "certificate-authority"
+def _authority(cluster: Object, path: Path) -> bytes | None:
+    field = "certificate-authority-data" if cluster.get("certificate-authority-data") else "certificate-authority"
     try:
-        if data:
-            found = base64.b64decode(data, validate=True)
-        elif file:
-            found = (path.parent / file).read_bytes()
-        else:
-            return None
-        _trusting(found)
-    except (binascii.Error, OSError, ValueError) as error:  # SSLError is an OSError
+        found = _content(cluster, "cluster.certificate-authority", path)
+        if found is not None:
+            tls.context(found)
+    except (OSError, ValueError) as error:  # SSLError is an OSError
         raise UserError(f"{path}: cluster.{field} is no certificate that can be read: {error}") from error
     return found
 
 
-def _trusting(authority: bytes) -> ssl.SSLContext:
-    # Given an authority it trusts no other, and does not read the machine's.
-    return ssl.create_default_context(cadata=authority.decode())
+def _content(body: Object, place: str, path: Path) -> bytes | None:
+    """Of a field that is given as base64 in `<field>-data`, or as a file. place: `cluster.field`. Raises UserError."""
+    field = place.partition(".")[2]
+    data, file = _text(body, f"{field}-data", path), _text(body, field, path)
+    try:
+        if data:
+            return base64.b64decode(data, validate=True)
+        return (path.parent / file).read_bytes() if file else None
+    except (binascii.Error, OSError) as error:
+        named = f"{place}-data" if data else place
+        what = "key" if field == "client-key" else "certificate"
+        raise UserError(f"{path}: {named} is no {what} that can be read: {error}") from error

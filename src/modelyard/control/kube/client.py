@@ -3,64 +3,67 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self
 
 import aiohttp
 
-from modelyard.base.errors import ModelyardError, RetryLater, UserError
+from modelyard.base.errors import RetryLater, UserError
+from modelyard.control.kube import answers
+from modelyard.control.kube.answers import ApiError
 from modelyard.control.kube.auth import ClientConfig
-from modelyard.control.kube.resources import Resource
+from modelyard.control.kube.credentials import Credentials, Shown
+from modelyard.control.kube.guard import Guard, guarded, let_pass
+from modelyard.control.kube.resources import PODS, Resource
+
+__all__ = ["APPLY_PATCH", "JSON_PATCH", "MERGE_PATCH", "ApiError", "Client", "jittered"]
 
 Object = dict[str, Any]
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
 _MAX_ANSWER_BYTES = 256 * 2**20
-_MAX_LINE_BYTES = 16 * 2**20
-_MAX_ERROR_BYTES = 2**20
-_LONGEST_RETRY_AFTER = 30.0
 _AGAIN = frozenset({429, 502, 503, 504})
 
 
-class ApiError(ModelyardError):
-    """The server refused. reason: as in metav1.Status; causes: (field, message) of an invalid object."""
+class _Asked(NamedTuple):
+    method: str
+    path: str
+    data: bytes | None
+    parameters: Mapping[str, str] | None
+    content_type: str
 
-    def __init__(
-        self,
-        status: int,
-        reason: str,
-        message: str,
-        *,
-        causes: tuple[tuple[str, str], ...] = (),
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.reason = reason
-        self.causes = causes
-        self.retry_after = retry_after
-
-    @property
-    def conflict(self) -> bool:
-        """The object changed in the meantime: look at the new one and decide again."""
-        return self.status == 409 and self.reason == "Conflict"
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
 
 
 class Client:
     """One connection pool to one server. Use as an async context manager."""
 
-    def __init__(self, config: ClientConfig, *, attempts: int = 4, pause: float = 0.2, timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        config: ClientConfig,
+        *,
+        attempts: int = 4,
+        pause: float = 0.2,
+        timeout: float = 30.0,
+        guard: Guard = let_pass,
+    ) -> None:
+        """guard: is asked at the moment that a request which may change something is sent, each time that it is."""
         self.config = config
         self._attempts = attempts
         self._pause = pause
         self._timeout = timeout
+        self._guard = guard
         self._session: aiohttp.ClientSession | None = None
+        self._credentials: Credentials | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=64, ssl=self.config.tls())
-        self._session = aiohttp.ClientSession(connector=connector)
+        self._credentials = Credentials(self.config)
+        connector = aiohttp.TCPConnector(limit=64)
+        self._session = aiohttp.ClientSession(connector=connector, request_class=guarded(self._guard))
         return self
 
     async def __aexit__(
@@ -93,10 +96,47 @@ class Client:
             raise
 
     async def patch(
-        self, resource: Resource, namespace: str | None, name: str, body: Any, *, kind: str = MERGE_PATCH
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        body: Any,
+        *,
+        kind: str = MERGE_PATCH,
+        subresource: str | None = None,
     ) -> Object:
-        """Merge or JSON patch."""
-        return await self.request("PATCH", resource.path(namespace, name), body=body, content_type=kind)
+        """Merge or JSON patch; of a subresource such as `scale` too."""
+        return await self.request("PATCH", resource.path(namespace, name, subresource), body=body, content_type=kind)
+
+    async def apply(self, resource: Resource, body: Object, manager: str, *, force: bool = False) -> Object:
+        """Server-side apply: create it, or change of it what `manager` owns to what body says.
+
+        A field of another manager is a conflict; force: take it over. Source:
+        https://kubernetes.io/docs/reference/using-api/server-side-apply/
+        """
+        metadata = body["metadata"]
+        return await self.request(
+            "PATCH",
+            resource.path(metadata.get("namespace"), metadata["name"]),
+            body={"apiVersion": resource.api_version, "kind": resource.kind, **body},
+            parameters={"fieldManager": manager, "force": "true" if force else "false"},
+            content_type=APPLY_PATCH,
+        )
+
+    async def evict(self, namespace: str, name: str) -> None:
+        """End a pod as a drain does. A disruption budget that forbids it now is RetryLater; one that is gone, success.
+
+        Source: https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/
+        """
+        metadata = {"name": name, "namespace": namespace}
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}
+        try:
+            await self.request("POST", PODS.path(namespace, name, "eviction"), body=body)
+        except ApiError as error:
+            if error.status == 429:
+                raise RetryLater(f"pod {namespace}/{name}: {error.message}", error.retry_after) from error
+            if error.status != 404:
+                raise
 
     async def delete(
         self, resource: Resource, namespace: str | None, name: str, *, preconditions: Mapping[str, str] | None = None
@@ -122,34 +162,67 @@ class Client:
         """Send until an answer is final. Raises ApiError, RetryLater when the server cannot be reached.
 
         A request is repeated after 429, 502, 503, 504 and lost connections: reads always, writes because each of ours
-        is either a creation with a name or carries a version.
+        is either a creation with a name, carries a version, or says the same when it is said twice. After 401 once more
+        with another credential, where there may be one.
         """
         data = None if body is None else json.dumps(body).encode()
+        asked = _Asked(method, path, data, parameters, content_type)
+        renewed = False
         for attempt in range(1, self._attempts + 1):
+            shown = await self._prove()
             try:
-                return await self._once(method, path, data, parameters, content_type)
+                return await self._once(asked, shown)
             except ApiError as error:
-                # A token that expired is read again from its file by the next attempt.
-                again = error.status in _AGAIN or (error.status == 401 and self.config.token_file is not None)
+                if error.status == 401:
+                    again, renewed = self._refused(shown) and not renewed, True
+                else:
+                    again = error.status in _AGAIN
                 if not again or attempt == self._attempts:
                     raise
-                asked = error.retry_after or 0.0
+                pause = error.retry_after or 0.0
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if attempt == self._attempts:
                     why = str(error) or type(error).__name__
                     raise RetryLater(f"the API server {self.config.server} cannot be reached: {why}") from error
-                asked = 0.0
-            await asyncio.sleep(max(asked, jittered(self._pause * 2**attempt)))
+                pause = 0.0
+            await asyncio.sleep(max(pause, jittered(self._pause * 2**attempt)))
         raise AssertionError("unreachable")
 
     async def text(self, path: str, parameters: Mapping[str, str]) -> str:
         """What is at a path that is no resource, asked for once. Raises ApiError and RetryLater."""
         try:
-            found = await self._bytes("GET", path, None, parameters, "text/plain")
+            found = await self._bytes(_Asked("GET", path, None, parameters, "text/plain"), await self._prove())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             why = str(error) or type(error).__name__
             raise RetryLater(f"the API server {self.config.server} cannot be reached: {why}") from error
         return found.decode(errors="replace")
+
+    async def stream(self, path: str, parameters: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        """What is at a path that is no resource, as it comes, until the server ends it.
+
+        Raises ApiError and RetryLater. Leave it with `aclosing`.
+        """
+        shown = await self._prove()
+        try:
+            async with self._open().get(
+                self.config.server + path,
+                params=parameters,
+                headers=shown.headers,
+                ssl=shown.tls,
+                server_hostname=self.config.server_name or None,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
+                allow_redirects=False,
+            ) as answer:
+                await answers.check(answer)
+                try:
+                    async for chunk in answer.content.iter_any():
+                        yield chunk
+                finally:  # as of watches
+                    if answer.connection is not None and answer.connection.transport is not None:
+                        answer.connection.transport.abort()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            why = str(error) or type(error).__name__
+            raise RetryLater(f"the API server {self.config.server} cannot be reached: {why}") from error
 
     async def watch(
         self, resource: Resource, namespace: str | None, parameters: Mapping[str, str], *, idle: float
@@ -159,53 +232,56 @@ class Client:
         idle: seconds of silence that mean a dead peer. Raises ApiError, ValueError on what is no event, TimeoutError
         and the errors of aiohttp when the connection fails. Leave it with `aclosing`.
         """
+        shown = await self._prove()
         async with asyncio.timeout(self._timeout):  # until the answer begins; then silence counts
             answer = await self._open().get(
                 self.config.server + resource.path(namespace),
                 params={"watch": "true", **parameters},
-                headers=self._headers(),
+                headers=shown.headers,
+                ssl=shown.tls,
+                server_hostname=self.config.server_name or None,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=idle),
                 allow_redirects=False,
             )
         async with answer:
-            await _check(answer)
+            if answer.status == 401:
+                self._refused(shown)
+            await answers.check(answer)
             try:
-                async with aclosing(lines(answer.content.iter_any())) as found:
+                async with aclosing(answers.lines(answer.content.iter_any())) as found:
                     async for line in found:
-                        yield _event(line)
+                        yield answers.event(line)
             finally:
                 # Left in the middle: over TLS an orderly close waits for the peer, longer than the loop may live.
                 if answer.connection is not None and answer.connection.transport is not None:
                     answer.connection.transport.abort()
 
-    async def _once(
-        self, method: str, path: str, data: bytes | None, parameters: Mapping[str, str] | None, content_type: str
-    ) -> Object:
-        text = await self._bytes(method, path, data, parameters, content_type)
+    async def _once(self, asked: _Asked, shown: Shown) -> Object:
+        text = await self._bytes(asked, shown)
         try:
-            found = _parse(text)
+            found = answers.parse(text)
         except ValueError as error:
-            raise RetryLater(f"the API server answered {method} {path} with something that is not JSON") from error
+            raise RetryLater(f"the API server answered {asked} with something that is not JSON") from error
         if not isinstance(found, dict):
-            raise UserError(f"the API server answered {method} {path} with something that is no object")
+            raise UserError(f"the API server answered {asked} with something that is no object")
         return found
 
-    async def _bytes(
-        self, method: str, path: str, data: bytes | None, parameters: Mapping[str, str] | None, content_type: str
-    ) -> bytes:
+    async def _bytes(self, asked: _Asked, shown: Shown) -> bytes:
         async with self._open().request(
-            method,
-            self.config.server + path,
-            params=parameters,
-            data=data,
-            headers={"Content-Type": content_type, **self._headers()},
+            asked.method,
+            self.config.server + asked.path,
+            params=asked.parameters,
+            data=asked.data,
+            headers=[("Content-Type", asked.content_type), *shown.headers],
+            ssl=shown.tls,
+            server_hostname=self.config.server_name or None,
             timeout=aiohttp.ClientTimeout(total=self._timeout),
             allow_redirects=False,
         ) as answer:
-            await _check(answer)
-            text = await _read(answer, _MAX_ANSWER_BYTES)
+            await answers.check(answer)
+            text = await answers.read(answer, _MAX_ANSWER_BYTES)
         if len(text) > _MAX_ANSWER_BYTES:
-            raise UserError(f"the API server answered {method} {path} with more than {_MAX_ANSWER_BYTES} bytes")
+            raise UserError(f"the API server answered {asked} with more than {_MAX_ANSWER_BYTES} bytes")
         return text
 
     def _open(self) -> aiohttp.ClientSession:
@@ -213,112 +289,15 @@ class Client:
             raise RuntimeError("use the client as an async context manager")
         return self._session
 
-    def _headers(self) -> dict[str, str]:
-        token = self.config.bearer()
-        return {"Authorization": f"Bearer {token}"} if token else {}
+    async def _prove(self) -> Shown:
+        if self._credentials is None:
+            raise RuntimeError("use the client as an async context manager")
+        return await self._credentials.current()
 
-
-async def lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """Split a stream at newlines, without the 64 KiB limit of stream readers but with one of our own.
-
-    Raises ValueError on a longer line. What follows the last newline was cut off and is left out.
-    """
-    rest = bytearray()
-    async for chunk in chunks:
-        start = 0
-        while (end := chunk.find(b"\n", start)) >= 0:
-            line = bytes(rest) + chunk[start:end]
-            rest.clear()
-            start = end + 1
-            if line.strip():
-                yield line
-        rest += chunk[start:]
-        if len(rest) > _MAX_LINE_BYTES:
-            raise ValueError(f"an event of more than {_MAX_LINE_BYTES} bytes")
+    def _refused(self, shown: Shown) -> bool:
+        return self._credentials is not None and self._credentials.refused(shown)
 
 
 def jittered(seconds: float) -> float:
     """Half to one and a half of it: peers that failed together do not come back together."""
     return min(seconds, 30.0) * random.uniform(0.5, 1.5)  # noqa: S311  spreads load, hides nothing
-
-
-def versioned(body: Any, *, named: bool = True) -> Object:
-    """An object of a list or a watch: it has a version and, unless it is a bookmark, a name. Raises ValueError."""
-    metadata = body.get("metadata") if isinstance(body, dict) else None
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("resourceVersion"), str):
-        raise ValueError("the API server sent an object without metadata.resourceVersion")
-    if named and not (isinstance(metadata.get("name"), str) and isinstance(metadata.get("namespace", ""), str)):
-        raise ValueError("the API server sent an object without metadata.name")
-    return cast(Object, body)
-
-
-def _event(line: bytes) -> Object:
-    event = _parse(line)
-    body = event.get("object") if isinstance(event, dict) else None
-    if not isinstance(body, dict):
-        raise ValueError("the watch sent something that is no event")
-    kind = event.get("type")
-    if kind == "ERROR":
-        code = body.get("code")
-        raise _refusal(code if isinstance(code, int) else 500, str(body.get("reason") or ""), body)
-    if kind not in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK"):
-        raise ValueError("the watch sent an event of an unknown type")
-    versioned(body, named=kind != "BOOKMARK")
-    return cast(Object, event)
-
-
-def _parse(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("the API server sent JSON that is nested too deeply") from error
-
-
-async def _read(answer: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body; what is longer is cut somewhere behind the limit."""
-    parts = []
-    size = 0
-    async for chunk in answer.content.iter_any():
-        size += len(chunk)
-        parts.append(chunk)
-        if size > limit:
-            break
-    return b"".join(parts)
-
-
-async def _check(answer: aiohttp.ClientResponse) -> None:
-    """Raises what a refusal means."""
-    if answer.status < 300:
-        return
-    if answer.status < 400:
-        # A token must not follow wherever somebody points.
-        where = answer.headers.get("Location", "")[:200]
-        raise UserError(f"the API server redirects to {where!r}: put the address of the real one into the kubeconfig")
-    try:
-        body = _parse(await _read(answer, _MAX_ERROR_BYTES))
-    except ValueError:
-        body = None
-    after = answer.headers.get("Retry-After", "")
-    raise _refusal(
-        answer.status,
-        answer.reason or "",
-        body if isinstance(body, dict) else {},
-        retry_after=min(float(after), _LONGEST_RETRY_AFTER) if after.isascii() and after.isdigit() else None,
-    )
-
-
-def _refusal(code: int, reason: str, body: Object, *, retry_after: float | None = None) -> ApiError:
-    """From a metav1.Status, as far as it is one."""
-    details = body.get("details")
-    causes = details.get("causes") if isinstance(details, dict) else None
-    return ApiError(
-        code,
-        str(body.get("reason") or reason),
-        str(body.get("message") or f"the API server answered {code} {reason}".rstrip()),
-        causes=tuple(
-            (str(cause.get("field", "")), str(cause.get("message", "")))
-            for cause in (causes if isinstance(causes, list) else ())
-            if isinstance(cause, dict)
-        ),
-        retry_after=retry_after,
-    )

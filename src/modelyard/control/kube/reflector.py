@@ -15,7 +15,8 @@ import aiohttp
 
 from modelyard.base.clock import Clock
 from modelyard.base.errors import ModelyardError
-from modelyard.control.kube.client import ApiError, Client, jittered, versioned
+from modelyard.control.kube.answers import versioned
+from modelyard.control.kube.client import ApiError, Client, jittered
 from modelyard.control.kube.resources import Resource
 
 log = logging.getLogger(__name__)

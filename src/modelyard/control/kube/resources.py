@@ -42,6 +42,13 @@ CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap")
 SECRETS = Resource("", "v1", "secrets", "Secret")
 EVENTS = Resource("", "v1", "events", "Event")
 CONTROLLERREVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision")
+DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
+REPLICASETS = Resource("apps", "v1", "replicasets", "ReplicaSet")
+JOBS = Resource("batch", "v1", "jobs", "Job")
+PODS = Resource("", "v1", "pods", "Pod")
+SERVICES = Resource("", "v1", "services", "Service")
+PODDISRUPTIONBUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+NETWORKPOLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 SERVICEACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 ROLES = Resource("rbac.authorization.k8s.io", "v1", "roles", "Role")
@@ -54,6 +61,9 @@ CLUSTERROLEBINDINGS = Resource(
 OURS = (ACCESSPOLICIES, MODELS, MODELJOBS, MODELSERVICES, MODELSTREAMS, RUNTIMES)
 ACCESS = (SERVICEACCOUNTS, ROLES, ROLEBINDINGS, CLUSTERROLES, CLUSTERROLEBINDINGS)
 ALL = (*OURS, NAMESPACES, CONFIGMAPS, SECRETS, EVENTS, CONTROLLERREVISIONS, LEASES, *ACCESS)
+"""What commands know, and what the embedded API server has."""
+PODS_AND_MORE = (DEPLOYMENTS, REPLICASETS, JOBS, PODS, SERVICES, PODDISRUPTIONBUDGETS, NETWORKPOLICIES)
+"""What only Kubernetes has."""
 SHORT_NAMES = {
     "acp": ACCESSPOLICIES,
     "rt": RUNTIMES,

@@ -4,6 +4,9 @@ from modelyard.api import fields
 from modelyard.base import quantities
 from modelyard.control.ir.unit import Resources, SecretKey, Variable
 
+_COUNTED = frozenset({"cpu", "memory"})
+"""What is no device."""
+
 
 def threads(resources: Resources) -> int:
     """Whole cores of the CPU limit, at least one; one without a limit, so that processes do not fight for cores."""
@@ -22,6 +25,8 @@ def resources(declared: fields.Resources | None) -> Resources:
         memory_request_bytes=quantities.whole(requests.get("memory", limits.get("memory", 0))),
         memory_limit_bytes=quantities.whole(limits.get("memory", 0)),
         gpus=sum(quantities.whole(limits.get(name, 0)) for name in fields.GPU_RESOURCES),
+        devices=tuple(sorted((name, quantities.whole(limits[name])) for name in limits if name not in _COUNTED)),
+        claims=tuple(each.name for each in declared.claims or ()),
     )
 
 

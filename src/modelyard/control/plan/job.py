@@ -16,7 +16,7 @@ from modelyard.control.ir import names
 from modelyard.control.ir.desired import Desired
 from modelyard.control.ir.observed import MemberState, ObservedTask
 from modelyard.control.ir.task import Task
-from modelyard.control.plan import job_status, reference
+from modelyard.control.plan import job_status, local_path, pods, reference
 from modelyard.control.plan.job_report import plausible
 from modelyard.control.plan.job_status import State, Verdict
 from modelyard.control.plan.job_work import KIND, Scorer, key, record
@@ -73,9 +73,10 @@ def _is_over(task: ObservedTask) -> bool:
 
 def _never(view: JobView) -> Refusal | None:
     """What no time heals, since a job's work cannot be changed."""
+    wrong = pods.refusal(view.job.spec, view.capabilities) or local_path.of_job(view.job, view.capabilities)
     run = view.job.spec.run
-    if run is None:
-        return None
+    if wrong is not None or run is None:
+        return wrong
     chosen = run.environment.model_dump(exclude_none=True) if run.environment else {}
     for field in ("requirements", "lock"):
         if field in chosen:
@@ -107,17 +108,22 @@ def _begin(view: JobView, now: float) -> Outcome:
     score = job.spec.score
     starting = Verdict(state=State.WAITING, reason=Reason.STARTING, message="the job is being recorded")
     if score is None:
-        return _outcome(view, starting, now, Desired(records=(record(job, None),)))
-    owner = key(job)
-    referrer = Referrer(namespace=owner.namespace, name=owner.name, path="spec.score.model", runtime=score.runtime)
+        return _outcome(view, starting, now, Desired(records=(record(job, None, view.capabilities),)))
+    owner, account = key(job), job.spec.service_account_name
+    referrer = Referrer(
+        namespace=owner.namespace, name=owner.name, path="spec.score.model", runtime=score.runtime, account=account
+    )
     found = reference.resolve(referrer, score.model, view.models, view.runtimes)
-    owned = reference.owned_model(owner.name, score.model)
+    owned = reference.owned_model(owner.name, score.model, account)
     absent = owned is not None and all(each.metadata.name != owned.name for each in view.models)
     models = (owned,) if owned and absent else ()
     if isinstance(found, Refusal):
         verdict = Verdict(state=State.WAITING, reason=found.reason, message=found.message)
         return replace(_outcome(view, verdict, now), models=models)
-    revision = record(job, Scorer(model=found[0], selection=found[1]))
+    devices = pods.runtime_refusal(found[1], job.spec, view.capabilities)
+    if devices is not None:
+        return _outcome(view, Verdict(state=State.WAITING, reason=devices.reason, message=devices.message), now)
+    revision = record(job, Scorer(model=found[0], selection=found[1]), view.capabilities)
     return _outcome(view, starting, now, Desired(records=(revision,)))
 
 

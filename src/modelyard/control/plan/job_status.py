@@ -10,7 +10,7 @@ from modelyard.base import durations
 from modelyard.base.clock import micro_timestamp, timestamp
 from modelyard.base.conditions import Condition, Reason, Status
 from modelyard.control.ir.observed import ObservedTask
-from modelyard.control.plan import compute, status
+from modelyard.control.plan import compute, pods, status
 from modelyard.control.plan.enforcement import enforced
 from modelyard.control.plan.views import JobView, Outcome
 from modelyard.wire.report import JobReport
@@ -88,7 +88,7 @@ def _conditions(view: JobView, verdict: Verdict, body: Mapping[str, Any]) -> tup
             reason=Reason.SUSPENDED if suspended else Reason.NOT_SUSPENDED,
             message=message if suspended else "",
         ),
-        *enforced(resources, view.capabilities, ("spec.queue",) if spec.queue else ()),
+        *enforced(resources, view.capabilities, pods.without_effect(spec, view.capabilities)),
     )
 
 

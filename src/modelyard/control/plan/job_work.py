@@ -6,13 +6,15 @@ from typing import Any
 from modelyard.api.job import ModelJob, Run, Score
 from modelyard.api.model import Model
 from modelyard.control.ir import names
+from modelyard.control.ir.observed import Capabilities
+from modelyard.control.ir.pod import Pod
 from modelyard.control.ir.revision import JobRevision
 from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import Credential
 from modelyard.control.ir.values import Key
-from modelyard.control.plan import compute
+from modelyard.control.plan import compute, pods
 from modelyard.control.plan.model import credentials
-from modelyard.control.plan.revision import model_work
+from modelyard.control.plan.revision import fetched_from, keys_to, model_work
 from modelyard.control.plan.runtimes import Selection
 from modelyard.wire.work import (
     ArtifactWork,
@@ -43,7 +45,7 @@ def key(job: ModelJob) -> Key:
     return Key(kind=KIND, namespace=job.metadata.namespace, name=job.metadata.name)
 
 
-def record(job: ModelJob, scorer: Scorer | None) -> JobRevision:
+def record(job: ModelJob, scorer: Scorer | None, capabilities: Capabilities) -> JobRevision:
     """The revision of a job. scorer: for `score`."""
     owner = key(job)
     inputs: dict[str, Any] = {"uid": job.metadata.uid}
@@ -54,20 +56,22 @@ def record(job: ModelJob, scorer: Scorer | None) -> JobRevision:
         owner=owner,
         inputs_hash=names.inputs_hash(inputs),
         inputs=inputs,
-        task=_task(job, owner, scorer),
+        task=_task(job, owner, scorer, capabilities),
     )
 
 
-def _task(job: ModelJob, owner: Key, scorer: Scorer | None) -> Task:
+def _task(job: ModelJob, owner: Key, scorer: Scorer | None, capabilities: Capabilities) -> Task:
     spec = job.spec
     declared = spec.resources or (scorer.selection.resources if scorer else None)
     resources = compute.resources(declared)
     if spec.score is not None and scorer is not None:
-        work = WorkSpec(score=_score(job, spec.score, scorer, compute.threads(resources)))
+        uri = fetched_from(scorer.model, capabilities.fetches)
+        work = WorkSpec(score=_score(job, spec.score, scorer, compute.threads(resources), uri))
         layers = (scorer.selection.env, spec.env or ())
         keys = (
             *credentials("input", spec.score.input.credentials),
             *credentials("output", spec.score.output.credentials),
+            *keys_to(scorer.model, capabilities.fetches),
         )
     else:
         assert spec.run is not None
@@ -87,14 +91,27 @@ def _task(job: ModelJob, owner: Key, scorer: Scorer | None) -> Task:
         resources=resources,
         variables=compute.variables(*layers),
         credentials=keys,
+        pod=_pod(job, scorer, capabilities),
     )
 
 
-def _score(job: ModelJob, score: Score, scorer: Scorer, threads: int) -> ScoreWork:
+def _pod(job: ModelJob, scorer: Scorer | None, capabilities: Capabilities) -> Pod:
+    spec = job.spec
+    environment = spec.run.environment if spec.run else None
+    return pods.pod(
+        pods.of(spec),
+        capabilities,
+        account=(scorer.model.spec.service_account_name if scorer else None) or "",
+        image=(environment.image if environment else None) or "",
+        queue=spec.queue or "",
+    )
+
+
+def _score(job: ModelJob, score: Score, scorer: Scorer, threads: int, uri: str) -> ScoreWork:
     errors = score.errors
     return ScoreWork(
         job=job.metadata.uid,
-        model=model_work(scorer.model.metadata.name, scorer.model, scorer.selection),
+        model=model_work(scorer.model.metadata.name, scorer.model, scorer.selection, uri=uri),
         input=InputWork(uri=score.input.uri, format=score.input.format or "", columns=tuple(score.input.columns or ())),
         output=OutputWork(
             uri=score.output.uri,

@@ -15,10 +15,11 @@ from modelyard.base.conditions import Condition, Reason, Status
 from modelyard.control.ir import names
 from modelyard.control.ir.desired import Desired
 from modelyard.control.ir.observed import ObservedTask
+from modelyard.control.ir.pod import PLAIN, Pod
 from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import Credential
 from modelyard.control.ir.values import Key
-from modelyard.control.plan import runtimes, status
+from modelyard.control.plan import local_path, runtimes, status
 from modelyard.control.plan.views import ModelView, Outcome
 from modelyard.wire.report import Failure, PrepareReport
 from modelyard.wire.work import BUILTIN_FORMATS, PrepareWork, TensorSpec, WorkSpec
@@ -42,13 +43,19 @@ def desire(view: ModelView, now: float) -> Outcome:
     prepared = model.status.prepared
     if prepared and (prepared.generation, prepared.refresh) == (model.metadata.generation, refresh):
         return _outcome(model, _Finding(body=_stored(model.status), condition=_ready(model.status.digest)), now)
+    wrong = local_path.of_model(model, view.capabilities)
+    if wrong is not None:
+        condition = Condition(type="Ready", status=Status.FALSE, reason=wrong.reason, message=wrong.message)
+        return _outcome(model, _Finding(body=_stored(model.status), condition=condition), now)
     work = _work(view)
     asked = [model.metadata.generation, refresh, work]
     attempts = {names.prepare_task(key(model), asked, task.attempt): task for task in view.observed.tasks}
     current = max(
         (task for name, task in attempts.items() if name == task.name), key=lambda task: task.attempt, default=None
     )
-    return _outcome(model, _find(model, current, now), now, _Asked(parts=asked, work=work, refresh=refresh))
+    return _outcome(
+        model, _find(model, current, now), now, _Asked(parts=asked, work=work, refresh=refresh, pod=_pod(view))
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +74,7 @@ class _Asked:
     parts: list[Any]
     work: WorkSpec
     refresh: str
+    pod: Pod
 
 
 def _find(model: Model, task: ObservedTask | None, now: float) -> _Finding:
@@ -115,6 +123,7 @@ def _outcome(model: Model, finding: _Finding, now: float, asked: _Asked | None =
             work=asked.work,
             attempt=finding.attempt,
             credentials=credentials("model", model.spec.credentials),
+            pod=asked.pod,
         )
         tasks = (msgspec.structs.replace(task, deadline_seconds=_FETCH_SECONDS) if "://" in model.spec.uri else task,)
     stamped = status.conditions(found, model.status.conditions, generation, now)
@@ -124,6 +133,11 @@ def _outcome(model: Model, finding: _Finding, now: float, asked: _Asked | None =
         events=status.events(found, model.status.conditions),
         wake_at=finding.wake_at,
     )
+
+
+def _pod(view: ModelView) -> Pod:
+    account = view.model.spec.service_account_name
+    return Pod(service_account=account) if account and "pod" in view.capabilities.supports else PLAIN
 
 
 def _work(view: ModelView) -> WorkSpec:
@@ -158,6 +172,12 @@ def credentials(role: str, secret: str | None) -> tuple[Credential, ...]:
 
 def _reading(model: Model, task: ObservedTask | None) -> Condition:
     """While a failed attempt is repeated, its failure stays the news: statuses must not flap."""
+    troubles = [each.trouble for each in task.members if each.trouble] if task else []
+    latest = max(troubles, key=lambda each: each.since, default=None)
+    if latest is not None:
+        reason = Reason(latest.reason) if latest.reason in Reason.__members__.values() else Reason.CRASHED
+        message = f"reading {model.spec.uri}: {latest.message}"
+        return Condition(type="Ready", status=Status.FALSE, reason=reason, message=message)
     last = next((condition for condition in model.status.conditions or () if condition.type == "Ready"), None)
     if task is not None and task.attempt > 1 and last is not None and last.status == "False":
         return Condition(type="Ready", status=Status.FALSE, reason=_reason(last.reason), message=last.message)

@@ -12,5 +12,7 @@ def model_ready(refusal: Refusal | None, model: Model | None) -> Condition:
         if own is not None and own.status == "False" and own.reason in Reason.__members__.values():
             return Condition(type="ModelReady", status=Status.FALSE, reason=Reason(own.reason), message=own.message)
         return Condition(type="ModelReady", status=Status.TRUE, reason=Reason.PREPARED)
+    if refusal.itself:
+        return Condition(type="ModelReady", status=Status.UNKNOWN, reason=refusal.reason)
     known = Status.UNKNOWN if refusal.reason is Reason.MODEL_NOT_READY else Status.FALSE
     return Condition(type="ModelReady", status=known, reason=refusal.reason, message=refusal.message)

@@ -15,7 +15,8 @@ from modelyard.base import durations
 from modelyard.control.ir.access import Authentication
 from modelyard.control.ir.platform import ACCOUNTS, OWN, Issuer, KeySource, Platform, Tls, Tracing
 
-_ACCOUNTS_URL = "modelyard"
+ACCOUNTS_URL = "modelyard"
+"""`iss` of ServiceAccount tokens of the embedded API server."""
 _CERTIFICATE, _KEY, _AUTHORITY = "tls.crt", "tls.key", "ca.crt"
 _LEAST_RSA_BITS = 2048
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
@@ -41,9 +42,9 @@ class Ground:
 
     settings: None while none could ever be read. loopback: whether only this machine reaches the gateway.
     keys: key sets of the issuers of the settings, by name, as far as known. own, accounts: key sets of the built-in
-    issuers, "" where there is none. secrets: data of those Secrets of the system namespace that settings name.
-    tls: what was in force while the settings asked for the same; it stays while the Secrets are not in order. now:
-    seconds since 1970.
+    issuers, "" where there is none. accounts_url: `iss` of ServiceAccount tokens. secrets: data of those Secrets of the
+    system namespace that settings name. tls: what was in force while the settings asked for the same; it stays while
+    the Secrets are not in order. now: seconds since 1970.
     """
 
     settings: Settings | None = Settings()
@@ -51,6 +52,7 @@ class Ground:
     keys: Mapping[str, str] = field(default_factory=dict)
     own: str = ""
     accounts: str = ""
+    accounts_url: str = ACCOUNTS_URL
     revoked: tuple[str, ...] = ()
     secrets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict, repr=False)
     tls: Tls | None = None
@@ -68,8 +70,9 @@ def stand(ground: Ground) -> tuple[Standing, tuple[str, ...]]:
         return _shut(ground), ()
     authentication, floor, problems = _authentication(settings, loopback=ground.loopback)
     tls, missing = _tls(settings, ground)
+    issuers, doubled = _issuers(settings, ground)
     platform = Platform(
-        issuers=(*_built_in(ground), *(_issuer(each, ground.keys.get(each.name, "")) for each in settings.issuers)),
+        issuers=(*_built_in(ground), *issuers),
         revoked=tuple(sorted(ground.revoked)),
         authentication=authentication,
         anonymous=floor != "required",
@@ -77,8 +80,9 @@ def stand(ground: Ground) -> tuple[Standing, tuple[str, ...]]:
         local_only=ground.loopback and floor != "required",
         tls=tls,
         tracing=_tracing(settings),
+        address=settings.gateway.address or "",
     )
-    return Standing(platform=platform, authentication=authentication, floor=floor), (*problems, *missing)
+    return Standing(platform=platform, authentication=authentication, floor=floor), (*problems, *doubled, *missing)
 
 
 def sources(settings: Settings | None) -> tuple[KeySource, ...]:
@@ -132,8 +136,22 @@ def _authentication(settings: Settings, *, loopback: bool) -> tuple[Authenticati
 def _built_in(ground: Ground) -> tuple[Issuer, ...]:
     return (
         Issuer(name=OWN, url=own_issuer.URL, audiences=(own_issuer.AUDIENCE,), keys=ground.own),
-        Issuer(name=ACCOUNTS, url=_ACCOUNTS_URL, audiences=(own_issuer.AUDIENCE,), keys=ground.accounts),
+        Issuer(name=ACCOUNTS, url=ground.accounts_url, audiences=(own_issuer.AUDIENCE,), keys=ground.accounts),
     )
+
+
+def _issuers(settings: Settings, ground: Ground) -> tuple[list[Issuer], list[str]]:
+    """Those of the settings, and what is wrong about them."""
+    found, problems = [], []
+    for each in settings.issuers:
+        if each.url == ground.accounts_url:
+            problems.append(
+                f"issuers: {each.url} of {each.name} is the issuer of this cluster's ServiceAccounts, which is "
+                f"believed already (with audience {own_issuer.AUDIENCE}); remove it from the settings"
+            )
+        else:
+            found.append(_issuer(each, ground.keys.get(each.name, "")))
+    return found, problems
 
 
 def _issuer(issuer: given.Issuer, keys: str) -> Issuer:

@@ -13,19 +13,25 @@ from modelyard.control.plan.views import OwnedModel
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Referrer:
-    """Who refers. path: of the reference in its spec, for messages. runtime: the Runtime it names, if it does."""
+    """Who refers. path: of the reference in its spec, for messages. runtime: the Runtime it names, if it does.
+
+    account: the ServiceAccount of its own, under which an inline artifact is fetched.
+    """
 
     namespace: str
     name: str
     path: str
     runtime: str | None
+    account: str | None = None
 
 
-def owned_model(owner: str, reference: ModelReference) -> OwnedModel | None:
-    """The Model behind an inline `uri`, None for a Model by name."""
+def owned_model(owner: str, reference: ModelReference, account: str | None = None) -> OwnedModel | None:
+    """The Model behind an inline `uri`, None for a Model by name. account: under which it is fetched."""
     if reference.uri is None:
         return None
     body = reference.model_dump(exclude_none=True, exclude={"name"})
+    if account:
+        body["service_account_name"] = account
     return OwnedModel(name=names.owned_model(owner, body), spec=ModelSpec.model_validate(body))
 
 
@@ -36,7 +42,7 @@ def resolve(
 
     A Model that is being read again counts with its old content.
     """
-    owned = owned_model(referrer.name, reference)
+    owned = owned_model(referrer.name, reference, referrer.account)
     name = owned.name if owned else reference.name or ""
     model = next((each for each in models if each.metadata.name == name), None)
     if model is None:

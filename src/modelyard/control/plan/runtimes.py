@@ -24,10 +24,14 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refusal:
-    """Why a model cannot be run: a reason and a sentence with the next step."""
+    """Why a model cannot be run: a reason and a sentence with the next step.
+
+    itself: whatever its model is, who refers to it cannot run as it says.
+    """
 
     reason: Reason
     message: str
+    itself: bool = False
 
 
 def desire(runtime: Runtime, now: float) -> Outcome:

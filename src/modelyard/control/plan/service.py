@@ -11,7 +11,7 @@ from modelyard.control.ir.observed import Observed, ObservedRoute, ReplicaState
 from modelyard.control.ir.revision import Revision
 from modelyard.control.ir.route import Route
 from modelyard.control.ir.unit import DesiredUnit
-from modelyard.control.plan import comparison, reference, status
+from modelyard.control.plan import comparison, local_path, reference, status
 from modelyard.control.plan import revision as revisions
 from modelyard.control.plan import traffic as shares
 from modelyard.control.plan.place import place
@@ -43,7 +43,7 @@ def desire(view: ServiceView, now: float) -> Outcome:
         route=route,
         new_revision=new is not None,
     )
-    owned = reference.owned_model(service.metadata.name, service.spec.model)
+    owned = _owned(view)
     found = conditions(situation)
     generation = service.metadata.generation
     stamped = status.conditions(found, service.status.conditions, generation, now)
@@ -68,6 +68,14 @@ def _without_strangers(view: ServiceView) -> ServiceView:
     recorded = {revision.unit.name: revision.unit for revision in view.revisions}
     ours = tuple(each for each in view.observed.units if recorded.get(each.unit.name, each.unit) == each.unit)
     return replace(view, observed=Observed(units=ours, tasks=view.observed.tasks))
+
+
+def _owned(view: ServiceView) -> OwnedModel | None:
+    """Not where its artifact could never be read."""
+    name, spec = view.service.metadata.name, view.service.spec
+    if local_path.of_reference(spec.model, "spec.model", view.capabilities) is not None:
+        return None
+    return reference.owned_model(name, spec.model, spec.service_account_name)
 
 
 def _traffic(view: ServiceView) -> tuple[Rollout, Traffic]:

@@ -7,6 +7,7 @@ from modelyard.base.conditions import Condition, Reason, Status
 from modelyard.control.ir.observed import ObservedReplica, ReplicaState
 from modelyard.control.ir.revision import Revision
 from modelyard.control.ir.route import Route
+from modelyard.control.plan import pods
 from modelyard.control.plan.enforcement import enforced
 from modelyard.control.plan.model_ready import model_ready
 from modelyard.control.plan.rollout import Rollout, ready_replicas
@@ -34,7 +35,6 @@ class Situation:
 
 def conditions(situation: Situation) -> tuple[Condition, ...]:
     """Ready: the declared spec is what answers, with all its replicas. Available: some revision answers."""
-    target = situation.rollout.target
     return (
         _ready(situation),
         _available(situation),
@@ -42,8 +42,16 @@ def conditions(situation: Situation) -> tuple[Condition, ...]:
         _progressing(situation),
         _routes_ready(situation),
         *_traffic_ready(situation),
-        *(enforced(target.unit.resources, situation.view.capabilities) if target else ()),
+        *_enforced(situation),
     )
+
+
+def _enforced(situation: Situation) -> tuple[Condition, ...]:
+    view, target = situation.view, situation.rollout.target
+    if target is None:
+        return ()
+    without = pods.without_effect(view.service.spec, view.capabilities)
+    return enforced(target.unit.resources, view.capabilities, without)
 
 
 def _ready(situation: Situation) -> Condition:

@@ -76,7 +76,7 @@ def _outcome(situation: Situation, now: float) -> Outcome:
     generation, before = stream.metadata.generation, stream.status.conditions
     found: tuple[Condition, ...] = conditions(situation)
     told = status.status(dict(situation.body), status.conditions(found, before, generation, now), generation)
-    owned = stream_work.owned_model(stream)
+    owned = stream_work.owned_model(stream, view.capabilities)
     needed = {revision.inputs["model"]["name"] for revision in view.revisions} | ({owned.name} if owned else set())
     return Outcome(
         status=told,

@@ -15,8 +15,9 @@ from modelyard.base.conditions import Condition, Reason, Status
 from modelyard.control.ir import names
 from modelyard.control.ir.desired import Desired
 from modelyard.control.ir.observed import ObservedTask
+from modelyard.control.ir.pod import PLAIN, Pod
 from modelyard.control.ir.task import Task
-from modelyard.control.ir.unit import Credential
+from modelyard.control.ir.unit import Credential, Unit
 from modelyard.control.plan import status, stream_work
 from modelyard.control.plan.model import pause
 from modelyard.control.plan.stream_conditions import known
@@ -43,6 +44,7 @@ class _Left:
 
     work: StreamWork
     credentials: tuple[Credential, ...]
+    pod: Pod = PLAIN
 
 
 def desire(view: GoingStreamView, now: float) -> Outcome:
@@ -70,7 +72,7 @@ def _left(view: GoingStreamView) -> _Left | None:
     """
     newest = max(view.revisions, key=lambda each: each.number, default=None)
     if newest is not None and newest.unit.work.stream is not None:
-        return _Left(work=newest.unit.work.stream, credentials=newest.unit.credentials)
+        return _recorded(newest.unit, newest.unit.work.stream)
     stream = view.stream
     if stream is None or stream.status.latest_created_revision is None:
         return None
@@ -78,6 +80,15 @@ def _left(view: GoingStreamView) -> _Left | None:
     model = ModelWork(name=stream.metadata.name, digest=digest, format="")
     work = stream_work.stream_work(stream, stream.status.latest_created_revision, model, 1)
     return _Left(work=work, credentials=stream_work.keys(stream))
+
+
+def _recorded(unit: Unit, work: StreamWork) -> _Left:
+    """Without its model, which nobody fetches for this."""
+    return _Left(
+        work=msgspec.structs.replace(work, model=msgspec.structs.replace(work.model, uri="")),
+        credentials=tuple(each for each in unit.credentials if each.role != "model"),
+        pod=unit.pod,
+    )
 
 
 def _latest(view: GoingStreamView) -> ObservedTask | None:
@@ -94,6 +105,7 @@ def _task(view: GoingStreamView, left: _Left, attempt: int) -> Task:
         attempt=attempt,
         deadline_seconds=_DEADLINE_SECONDS,
         credentials=left.credentials,
+        pod=left.pod,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from modelyard.api.model import Model
 from modelyard.base.conditions import Condition, Reason, Status
 from modelyard.control.ir.observed import ObservedReplica, ReplicaState
+from modelyard.control.plan import pods
 from modelyard.control.plan.enforcement import enforced
 from modelyard.control.plan.model_ready import model_ready
 from modelyard.control.plan.rollout import Rollout, ready_replicas
@@ -37,15 +38,22 @@ class Situation:
 
 def conditions(situation: Situation) -> tuple[Condition, ...]:
     """Ready: every partition is scored by ready runners of the declared spec. Connected: they reach source and sink."""
-    target = situation.rollout.target
     return (
         _ready(situation),
         _connected(situation),
         _model_ready(situation),
         _suspended(situation),
         *_expired(situation),
-        *(enforced(target.unit.resources, situation.view.capabilities) if target else ()),
+        *_enforced(situation),
     )
+
+
+def _enforced(situation: Situation) -> tuple[Condition, ...]:
+    view, target = situation.view, situation.rollout.target
+    if target is None:
+        return ()
+    without = pods.without_effect(view.stream.spec, view.capabilities)
+    return enforced(target.unit.resources, view.capabilities, without)
 
 
 def _ready(situation: Situation) -> Condition:
@@ -173,10 +181,13 @@ def _connected(situation: Situation) -> Condition:
     return Condition(type="Connected", status=Status.FALSE, reason=found.reason, message=found.message)
 
 
+_ITS_OWN = frozenset({Reason.INVALID, Reason.UNSUPPORTED, Reason.OVERLAY_FORBIDDEN})
+
+
 def _model_ready(situation: Situation) -> Condition:
     """Where the stream itself is wrong the model is not what matters."""
     refusal = situation.refusal
-    if refusal is not None and refusal.reason in (Reason.INVALID, Reason.UNSUPPORTED):
+    if refusal is not None and refusal.reason in _ITS_OWN:
         return Condition(type="ModelReady", status=Status.UNKNOWN, reason=refusal.reason)
     return model_ready(refusal, situation.model)
 

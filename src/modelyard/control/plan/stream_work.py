@@ -10,10 +10,11 @@ from modelyard.base import clock, durations
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import FieldError
 from modelyard.control.ir import names
+from modelyard.control.ir.observed import Capabilities
 from modelyard.control.ir.revision import Revision
 from modelyard.control.ir.unit import Credential, Unit
 from modelyard.control.ir.values import Key
-from modelyard.control.plan import compute, reference
+from modelyard.control.plan import compute, local_path, pods, reference
 from modelyard.control.plan import revision as revisions
 from modelyard.control.plan.model import credentials
 from modelyard.control.plan.reference import Referrer
@@ -47,7 +48,10 @@ _PAIRS = (
     (_BROKERS, _STORES, "NATS to files (a path, file://, s3://, gs:// or az://)"),
 )
 """Schemes of sources and sinks that can be committed together, and their names."""
-_OF_THE_PROCESS = {"model", "runtime", "replicas", "suspend", "resources", "env"}
+_OF_THE_PROCESS = {
+    *("model", "runtime", "replicas", "suspend", "resources", "env"),
+    *("service_account_name", "pod_template"),
+}
 """Fields that are recorded otherwise, or that a running process does not know."""
 
 
@@ -66,30 +70,50 @@ def delivery(spec: ModelStreamSpec) -> str:
     return spec.delivery or ("atLeastOnce" if to_messages(spec) else "exactlyOnce")
 
 
-def owned_model(stream: ModelStream) -> OwnedModel | None:
-    """The Model behind an inline `uri`."""
-    return reference.owned_model(_owner_of_models(stream), stream.spec.model)
+def owned_model(stream: ModelStream, capabilities: Capabilities) -> OwnedModel | None:
+    """The Model behind an inline `uri`, where that can be read."""
+    spec = stream.spec
+    if local_path.of_reference(spec.model, "spec.model", capabilities) is not None:
+        return None
+    return reference.owned_model(_owner_of_models(stream), spec.model, spec.service_account_name)
 
 
 def resolve(view: StreamView) -> Inputs | Refusal:
     """What a revision is made from, or the first thing that is missing or wrong."""
     spec, owner = view.stream.spec, key(view.stream)
-    found_wrong = tuple(faults(spec))
-    if found_wrong:
-        return Refusal(reason=found_wrong[0][0], message="; ".join(str(error) for _, error in found_wrong))
-    named = _owner_of_models(view.stream)
-    referrer = Referrer(namespace=owner.namespace, name=named, path="spec.model", runtime=spec.runtime)
-    found = reference.resolve(referrer, spec.model, view.models, view.runtimes)
+    referrer = Referrer(
+        namespace=owner.namespace,
+        name=_owner_of_models(view.stream),
+        path="spec.model",
+        runtime=spec.runtime,
+        account=spec.service_account_name,
+    )
+    wrong = refused(spec, view.capabilities)
+    found = wrong or reference.resolve(referrer, spec.model, view.models, view.runtimes)
     if isinstance(found, Refusal):
         return found
     model, selection = found
+    refusal = pods.runtime_refusal(selection, spec, view.capabilities)
+    if refusal is not None:
+        return refusal
+    account = model.spec.service_account_name or ""
     return Inputs(
         model=model,
         selection=selection,
         resources=spec.resources or selection.resources,
         variables=compute.variables(selection.env, spec.env or ()),
         restart=view.stream.metadata.annotations.get(names.ANNOTATION_RESTART, ""),
+        fetches=view.capabilities.fetches,
+        pod=pods.pod(pods.of(spec), view.capabilities, account=account),
     )
+
+
+def refused(spec: ModelStreamSpec, capabilities: Capabilities) -> Refusal | None:
+    """What the stream itself says that cannot be done in this place, or in any."""
+    found = (*faults(spec), *local_path.of_stream(spec, capabilities))
+    if found:
+        return Refusal(reason=found[0][0], message="; ".join(str(error) for _, error in found))
+    return pods.refusal(spec, capabilities) or local_path.of_reference(spec.model, "spec.model", capabilities)
 
 
 def declared(stream: ModelStream, inputs: Inputs) -> dict[str, Any]:
@@ -109,7 +133,8 @@ def record(stream: ModelStream, inputs: Inputs, number: int) -> Revision:
     body = declared(stream, inputs)
     name = names.stream_revision(owner.name, number)
     resources = compute.resources(inputs.resources)
-    model = model_work(inputs.model.metadata.name, inputs.model, inputs.selection, version=str(number))
+    more = {"version": str(number), "uri": revisions.fetched_from(inputs.model, inputs.fetches)}
+    model = model_work(inputs.model.metadata.name, inputs.model, inputs.selection, **more)
     work = stream_work(stream, name, model, compute.threads(resources))
     unit = Unit(
         name=names.unit(owner.namespace, name),
@@ -117,10 +142,11 @@ def record(stream: ModelStream, inputs: Inputs, number: int) -> Revision:
         revision=name,
         work=WorkSpec(stream=work),
         variables=inputs.variables,
-        credentials=keys(stream),
+        credentials=(*keys(stream), *revisions.keys_to(inputs.model, inputs.fetches)),
         resources=resources,
         startup_timeout_seconds=inputs.selection.startup_timeout_seconds,
         drain_seconds=_KILLED_AFTER_SECONDS,
+        pod=inputs.pod,
     )
     return Revision(name=name, owner=owner, number=number, inputs_hash=names.inputs_hash(body), inputs=body, unit=unit)
 

@@ -26,6 +26,7 @@ class ModelView:
     model: Model
     runtimes: tuple[Runtime, ...] = ()
     observed: Observed = Observed()
+    capabilities: Capabilities = Capabilities()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,6 +15,8 @@ _LABELS = {
     "ModelStream": names.LABEL_STREAM,
 }
 """By the kind of the owner."""
+_POD = "pod"
+"""Of a ControllerRevision's data, beside the fields of the revision."""
 
 
 def owner_reference(owner: Object) -> Object:
@@ -29,8 +31,8 @@ def owner_reference(owner: Object) -> Object:
     }
 
 
-def controller_revision(revision: Recorded, owner: Object) -> Object:
-    """apps/v1 ControllerRevision: its data cannot be changed once it is stored."""
+def controller_revision(revision: Recorded, owner: Object, pod: Object | None = None) -> Object:
+    """apps/v1 ControllerRevision: its data cannot be changed once it is stored. pod: the template rendered for it."""
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
@@ -45,7 +47,7 @@ def controller_revision(revision: Recorded, owner: Object) -> Object:
             "ownerReferences": [owner_reference(owner)],
         },
         "revision": revision.number,
-        "data": msgspec.to_builtins(revision),
+        "data": {**msgspec.to_builtins(revision), **({_POD: pod} if pod is not None else {})},
     }
 
 
@@ -53,6 +55,8 @@ def revision(stored: Object) -> Recorded:
     """The inverse. Raises UserError for one that another program wrote."""
     try:
         data = stored.get("data")
+        if isinstance(data, dict):
+            data = {name: value for name, value in data.items() if name != _POD}
         if isinstance(data, dict) and "task" in data:
             return msgspec.convert(data, JobRevision)
         return msgspec.convert(data, Revision)
@@ -62,6 +66,13 @@ def revision(stored: Object) -> Recorded:
             f"ControllerRevision {metadata.get('namespace')}/{metadata.get('name')} was not written by this release: "
             f"{error}; delete it to have a new one made"
         ) from error
+
+
+def pod_template(stored: Object) -> Object | None:
+    """The pod template that was recorded with a revision; None: none was, as on a machine without Kubernetes."""
+    data = stored.get("data")
+    pod = data.get(_POD) if isinstance(data, dict) else None
+    return pod if isinstance(pod, dict) else None
 
 
 def owned(kind: str, api_version: str, name: str, spec: Object, owner: Object) -> Object:

@@ -181,7 +181,7 @@ def _doorman(platform: Platform) -> Json:
         policies[GONE] = {"permissions": [_ANY], "principals": [{"and_ids": {"ids": [_anyone(ACCOUNTS), *gone]}}]}
     if platform.local_only:
         policies[FOREIGN] = {"permissions": [{"not_rule": _local()}], "principals": [_ANY]}
-    elif platform.anonymous:
+    elif platform.anonymous and platform.internal_is_local:
         # Where others may call by any name, the listener of this machine's own programs still wants to be called so.
         internal = {"header": xds_visibility.marked()}
         foreign = {"and_rules": {"rules": [internal, {"not_rule": _local()}]}}

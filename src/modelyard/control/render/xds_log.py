@@ -47,18 +47,24 @@ _FIELDS = {
 
 
 def access_log(path: str) -> list[Json]:
-    """The log of a listener: one JSON object a line at the end of the file; and a count of all answers."""
-    return [
-        {"name": "envoy.access_loggers.stats", "typed_config": _answers()},
-        {
-            "name": "envoy.access_loggers.file",
-            "typed_config": {
-                "@type": f"{_TYPE}envoy.extensions.access_loggers.file.v3.FileAccessLog",
-                "path": path,
-                "log_format": {"json_format": _FIELDS, "omit_empty_values": True},
-            },
-        },
-    ]
+    """The log of a listener: one JSON object a line at the end of the file; and a count of all answers.
+
+    path: "" for Envoy's standard output.
+    """
+    return [{"name": "envoy.access_loggers.stats", "typed_config": _answers()}, _lines(path)]
+
+
+def _lines(path: str) -> Json:
+    form = {"log_format": {"json_format": _FIELDS, "omit_empty_values": True}}
+    if path:
+        kind = f"{_TYPE}envoy.extensions.access_loggers.file.v3.FileAccessLog"
+        return {"name": "envoy.access_loggers.file", "typed_config": {"@type": kind, "path": path, **form}}
+    # Not the file /dev/stdout, which only its owner may open.
+    stdout = f"{_TYPE}envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
+    return {
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": {"@type": f"{_TYPE}xds.type.v3.TypedStruct", "type_url": stdout, "value": form},
+    }
 
 
 def _answers() -> Json:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,10 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+
+# From 1.29 on it tells its maker the names of models, unless this is set before it is imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 

@@ -6,7 +6,6 @@ Source: RFC 9112 (HTTP/1.1), RFC 9110.
 """
 
 import asyncio
-import hmac
 from collections import deque
 from typing import Protocol, cast
 
@@ -14,9 +13,12 @@ import httptools
 import msgspec
 
 from modelyard.runtime.front.exchange import Exchange
+from modelyard.runtime.front.gateway import Gateway
 from modelyard.wire.work import GATEWAY_HEADER, SHADOW_HEADER
 
 METRICS = b"/metrics"
+LIVE, READY = b"/v2/health/live", b"/v2/health/ready"
+_OPEN = frozenset((METRICS, LIVE, READY))
 
 _GATEWAY = GATEWAY_HEADER.encode()
 _SHADOW = SHADOW_HEADER.encode()
@@ -28,6 +30,7 @@ _WATCHED = frozenset(
         b"host",
         b"inference-header-content-length",
         b"origin",
+        b"transfer-encoding",
         b"x-request-id",
         _GATEWAY,
         _SHADOW,
@@ -42,6 +45,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     worked on at a time. read_seconds: for a whole request, plus what its bytes take at read_bytes_per_second.
     write_seconds: without a client taking what was written. idle_seconds: between requests; more than the hour after
     which Envoy gives up an idle connection, so that it never sends a request into one that is being closed.
+    stranger_seconds: the same for who has not shown to be the gateway where it must.
     linger_seconds: a refused client may go on sending before it is cut off and might miss the answer.
     """
 
@@ -52,6 +56,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     read_bytes_per_second: int = 16 * 2**10
     write_seconds: float = 60.0
     idle_seconds: float = 3900.0
+    stranger_seconds: float = 30.0
     linger_seconds: float = 2.0
     write_buffer_bytes: int = 2**20
 
@@ -59,12 +64,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Site(Protocol):
     """What connections belong to.
 
-    local_only: refuse requests that a web page made a browser send (foreign Host or Origin). gateway_secret: what
-    requests must bear, but those for METRICS, which is for whoever may open the socket; b"": nothing.
+    local_only: refuse requests that a web page made a browser send (foreign Host or Origin). gateway: where requests
+    must come from, but those for METRICS, LIVE and READY, which are for whoever can connect; None: anywhere.
     """
 
     local_only: bool
-    gateway_secret: bytes
+    gateway: Gateway | None
     limits: Limits
 
     @property
@@ -97,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._writing_paused_at = 0.0
         self._refused_at = 0.0
         self._idle_since = loop.time()
+        self._is_stranger = site.gateway is not None
         self._begun_at = 0.0  # when the request that is not complete yet began; 0: there is none
         self._begun_now = False
         self._received_bytes = 0
@@ -185,7 +191,7 @@ class Connection(asyncio.Protocol):
             return
         if self._head_bytes > self._limits.head_bytes:
             self._refuse_head()
-        elif self.site.gateway_secret and not self._is_from_gateway(self.site.gateway_secret):
+        elif self.site.gateway is not None and not self._may_ask(self.site.gateway):
             self._refuse(403, "requests go through the gateway: status.url of the ModelService is its address")
         elif self._headers:
             self._check_headers(self._headers)
@@ -212,7 +218,7 @@ class Connection(asyncio.Protocol):
         body = self._body if isinstance(self._body, bytes) else b"".join(self._body)
         keep_alive = self._parser.should_keep_alive()
         exchange = Exchange(self, self._parser.get_method(), self._target, body, keep_alive)
-        if self.site.gateway_secret and _SHADOW in self._headers:  # nobody else is believed
+        if _SHADOW in self._headers and self.site.gateway is not None:  # nobody else is believed
             exchange.compared_percent = _percent(self._headers[_SHADOW])
         exchange.id = self._headers.get(b"x-request-id", b"")
         self._begun_at = 0.0
@@ -222,8 +228,14 @@ class Connection(asyncio.Protocol):
 
     # -- checks
 
-    def _is_from_gateway(self, secret: bytes) -> bool:
-        return hmac.compare_digest(self._headers.get(_GATEWAY, b""), secret) or self._target == METRICS
+    def _may_ask(self, gateway: Gateway) -> bool:
+        headers = self._headers
+        if gateway.is_shown(headers.get(_GATEWAY, b"")):
+            self._is_stranger = False
+            return True
+        # Of strangers no bodies are kept.
+        is_empty = b"transfer-encoding" not in headers and headers.get(b"content-length", b"0") == b"0"
+        return is_empty and self._target in _OPEN
 
     def _check_headers(self, headers: dict[bytes, bytes]) -> None:
         length = headers.get(b"content-length", b"0")
@@ -350,7 +362,7 @@ class Connection(asyncio.Protocol):
             allowed = limits.read_seconds + self._received_bytes / limits.read_bytes_per_second
             if now - self._begun_at > allowed:
                 self._refuse(408, f"the request was not complete after {allowed:.0f} seconds")
-        elif self.idle_seconds() > limits.idle_seconds:
+        elif self.idle_seconds() > (limits.stranger_seconds if self._is_stranger else limits.idle_seconds):
             self.close()
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from modelyard.runtime.backends.port import Tensors
 from modelyard.runtime.front import inference, metrics, tensors
 from modelyard.runtime.front.calls import Calls
 from modelyard.runtime.front.exchange import Exchange
-from modelyard.runtime.front.http import METRICS
+from modelyard.runtime.front.http import LIVE, METRICS, READY
 from modelyard.runtime.front.models import HostedModel
 from modelyard.runtime.front.shadow import Comparisons, Off
 from modelyard.wire import oip
@@ -43,8 +43,8 @@ class Routes:
         )
         for path in (b"/v2", b"/v2/"):
             self._get[path] = lambda exchange: exchange.answer(200, server)
-        self._get[b"/v2/health/live"] = lambda exchange: exchange.answer(200, b'{"live":true}')
-        self._get[b"/v2/health/ready"] = self._server_ready
+        self._get[LIVE] = lambda exchange: exchange.answer(200, b'{"live":true}')
+        self._get[READY] = self._server_ready
         self._get[METRICS] = self._metrics
         names = {name: model for model in models for name in (model.work.name, *model.work.aliases)}
         for name, model in names.items():

@@ -14,6 +14,7 @@ import msgspec
 from modelyard.base.errors import UserError
 from modelyard.runtime.backends.port import Backend
 from modelyard.runtime.front.exchange import Exchange
+from modelyard.runtime.front.gateway import Gateway
 from modelyard.runtime.front.http import Connection, Limits
 from modelyard.runtime.front.models import host
 from modelyard.runtime.front.routes import Routes
@@ -27,19 +28,20 @@ _MAX_SOCKET_PATH = 107  # sun_path, Linux; macOS has 103
 _BACKLOG = 1024
 _MAX_CONNECTIONS = 900  # below the 1,024 open files that a process usually may have
 _LAME_DUCK_SECONDS = 1.0  # how long after SIGTERM idle connections may still send a request
+_UNTOLD_SECONDS = 3.0  # the same in a pod, whose gateway learns of its end no sooner than it does
 _CHECK_SECONDS = 1.0
 _DRAIN_CHECK_SECONDS = 0.02
 _DRAIN_IDLE_SECONDS = 0.1  # a connection this young may still be about to send its request
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to listen: socket, the path of a Unix socket (mode 0600), or a host and port of this machine (0: any).
+    """Where to listen: socket, the path of a Unix socket (mode 0600), or a host and port (0: any).
 
-    gateway_secret: what requests must bear in GATEWAY_HEADER, "": nothing.
+    gateway: whom to answer, None: everybody, which only a socket or this machine alone may reach.
     """
 
     socket: str = ""
-    gateway_secret: str = ""
+    gateway: Gateway | None = None
     host: str = "127.0.0.1"
     port: int = 0
 
@@ -84,8 +86,8 @@ class _Server:
     """A listening socket and the connections that came through it. (`http.Site`)"""
 
     def __init__(self, routes: Routes, limits: Limits, stop: asyncio.Event, listen: Listen) -> None:
-        self.local_only = not listen.socket
-        self.gateway_secret = listen.gateway_secret.encode()
+        self.local_only = not listen.socket and listen.gateway is None
+        self.gateway = listen.gateway
         self.limits = limits
         self._connections: set[Connection] = set()
         self._empty = asyncio.Event()
@@ -120,8 +122,11 @@ class _Server:
             self._path = self.address = listen.socket
             self._listener = await loop.create_unix_server(lambda: Connection(self, loop), sock=bound, backlog=_BACKLOG)
             return
-        if listen.host not in _LOCAL_HOSTS:
-            raise UserError(f"{listen.host} is not this machine alone; listen on {', '.join(_LOCAL_HOSTS)}")
+        if self.local_only and listen.host not in _LOCAL_HOSTS:
+            raise UserError(
+                f"{listen.host} is not this machine alone, and there is no digest of a gateway's secret to tell who "
+                f"may ask; listen on {', '.join(_LOCAL_HOSTS)}"
+            )
         try:
             self._listener = await loop.create_server(
                 lambda: Connection(self, loop), listen.host, listen.port, backlog=_BACKLOG
@@ -146,11 +151,15 @@ class _Server:
         """Answer whoever is here, and let nobody new in.
 
         For a moment clients may go on: whoever picked this server before it was taken out of the routes gets an answer
-        that ends with `Connection: close`. Then idle connections are closed, and others get the rest of `seconds`.
+        that ends with `Connection: close`. At a socket nobody comes once all have left: who listens there was taken out
+        of the routes before. Then idle connections are closed, and others get the rest of `seconds`.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        await self._until_empty(min(_LAME_DUCK_SECONDS, seconds))
+        if self.gateway is not None and not self._path:
+            await asyncio.sleep(min(_UNTOLD_SECONDS, seconds))
+        else:
+            await self._until_empty(min(_LAME_DUCK_SECONDS, seconds))
         self._unlink()  # first the name: who is in the socket's queue already is still let in
         await asyncio.sleep(_DRAIN_CHECK_SECONDS)
         if self._listener is not None:

@@ -16,6 +16,7 @@ from modelyard.runtime.front import difference
 from modelyard.runtime.front.asking import Answer, Unanswered, ask
 from modelyard.runtime.front.difference import Difference
 from modelyard.runtime.front.exchange import Exchange
+from modelyard.runtime.front.gateway import Gateway
 from modelyard.wire import report as reports
 from modelyard.wire.report import ShadowReport
 from modelyard.wire.work import GATEWAY_HEADER
@@ -69,12 +70,13 @@ class Off:
         """Leave it alone."""
 
 
-def asking(socket: str, secret: str) -> Ask:
-    """How the revision that serves is asked. socket: of the gateway's listener for that; secret: of this unit."""
+def asking(socket: str, gateway: Gateway) -> Ask:
+    """How the revision that serves is asked. socket: of the gateway's listener for that. gateway: it has shown this
+    unit's secret with the copy, and is shown it in turn."""
 
     async def once(name: str, body: bytes) -> Answer:
         head = (
-            f"POST /v2/models/{name}/infer HTTP/1.1\r\nhost: shadow\r\n{GATEWAY_HEADER}: {secret}\r\n"
+            f"POST /v2/models/{name}/infer HTTP/1.1\r\nhost: shadow\r\n{GATEWAY_HEADER}: {gateway.secret}\r\n"
             "content-type: application/json\r\nconnection: close\r\n"
         )
         return await ask(socket, head.encode(), body, most_bytes=LARGEST_ANSWER_BYTES, seconds=_ASK_SECONDS)

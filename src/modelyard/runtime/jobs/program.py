@@ -26,8 +26,9 @@ from modelyard.runtime.scoring.refused import Refused
 from modelyard.runtime.scoring.stopping import unless
 from modelyard.storage import credentials
 from modelyard.storage.stores import Store
+from modelyard.wire.place import PROGRAM_OUTPUT, PROGRAM_PROGRESS, Place
 from modelyard.wire.report import JobReport
-from modelyard.wire.work import Place, RunWork
+from modelyard.wire.work import RunWork
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
@@ -53,6 +54,8 @@ class _Folders:
 async def run(work: RunWork, place: Place, progress: Progress, stop: asyncio.Event) -> bool:
     """True when the program has ended well and its output is committed; False when it was stopped before.
 
+    A program that has run in another container is not started, see `wire.place.PROGRAM_OUTPUT`.
+
     Raises Refused, ProgramFailed and what stores raise.
     """
     keys = {name: _keys(place, name) for name in ("output", "checkpoint")}
@@ -66,16 +69,18 @@ async def run(work: RunWork, place: Place, progress: Progress, stop: asyncio.Eve
             await left.tidy()
             progress.report(left.report(Told()))
             return True
-    folders = _Folders(output=Path(place.scratch) / "output", progress=Path(place.scratch) / "progress.json")
-    shutil.rmtree(folders.output, ignore_errors=True)
-    folders.output.mkdir(mode=0o700, parents=True)
-    variables = environment(work, place, folders, os.environ)
-    if work.checkpoint:
-        variables |= await _checkpoint(work, place, keys["checkpoint"])
-    child = _Child(work, folders, progress, run=left.number if left else 0)
-    told = await child.live(_command(work, place, variables), stop)
-    if told is None:
-        return False
+    folders = _folders(place)
+    if place.program:
+        told = read(folders.progress)
+    else:
+        variables = environment(work, place, folders, os.environ)
+        if work.checkpoint:
+            variables |= await _checkpoint(work, place, keys["checkpoint"])
+        child = _Child(work, folders, progress, run=left.number if left else 0)
+        ended = await child.live(_command(work, place, variables), stop)
+        if ended is None:
+            return False
+        told = ended
     if left is None:
         progress.report(JobReport(done=True, percent=100, metrics=told.metrics))
         return True
@@ -83,6 +88,19 @@ async def run(work: RunWork, place: Place, progress: Progress, stop: asyncio.Eve
         return False
     progress.report(left.report(told))
     return True
+
+
+def _folders(place: Place) -> _Folders:
+    """Empty ones, or where the program of another container has been. Raises ProgramFailed."""
+    if place.program:
+        found = _Folders(output=Path(place.program) / PROGRAM_OUTPUT, progress=Path(place.program) / PROGRAM_PROGRESS)
+        if found.output.is_symlink() or not found.output.is_dir():
+            raise ProgramFailed(f"the program's container has left no folder {found.output}; it is run again")
+        return found
+    made = _Folders(output=Path(place.scratch) / "output", progress=Path(place.scratch) / "progress.json")
+    shutil.rmtree(made.output, ignore_errors=True)
+    made.output.mkdir(mode=0o700, parents=True)
+    return made
 
 
 def environment(work: RunWork, place: Place, folders: _Folders, outer: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """How far a run is, as a report: derived from the commits alone, so that a restart of anything loses nothing."""
 
 from collections import deque
-from pathlib import Path
 
 import msgspec
 
@@ -18,10 +17,10 @@ _WINDOW_SECONDS = 30.0
 class Progress:
     """Writes the report when something changed. now: monotonic seconds."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: ReportFile) -> None:
         self.uri = ""
         """Of the output, when it is known."""
-        self._file = ReportFile(path)
+        self._file = file
         self._points: deque[tuple[float, int]] = deque()
         self._last: JobReport | None = None
 

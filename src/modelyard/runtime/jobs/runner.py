@@ -23,7 +23,8 @@ from modelyard.runtime.scoring.scored_model import ScoredModel
 from modelyard.runtime.scoring.stopping import telling, unless
 from modelyard.storage import credentials
 from modelyard.storage.stores import Store
-from modelyard.wire.work import Place, ScoreWork
+from modelyard.wire.place import Place
+from modelyard.wire.work import ScoreWork
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")

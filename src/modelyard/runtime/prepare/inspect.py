@@ -13,18 +13,21 @@ from modelyard.base.errors import ModelyardError, RetryLater, UserError
 from modelyard.runtime.backends.load import load, unknown
 from modelyard.runtime.backends.port import Backend, LoadFailed
 from modelyard.runtime.backends.worker import WorkerBackend
+from modelyard.runtime.fetch import bring
+from modelyard.runtime.fetch.download import download
 from modelyard.runtime.prepare.detect import Detected, candidate, detect
-from modelyard.runtime.prepare.fetch import fetch
 from modelyard.runtime.prepare.folder import completed
 from modelyard.runtime.prepare.signature import agreed, check
 from modelyard.runtime.worker.tensors import zeros
+from modelyard.storage import credentials
 from modelyard.storage import digest as digests
 from modelyard.storage.cache import Cache
 from modelyard.storage.errors import StoreRefused, StoreUnavailable, unreadable
 from modelyard.storage.location import parse
 from modelyard.wire import report as reports
+from modelyard.wire.place import Place
 from modelyard.wire.report import PrepareReport, Report
-from modelyard.wire.work import BUILTIN_FORMATS, ModelWork, Place, PrepareWork
+from modelyard.wire.work import BUILTIN_FORMATS, ModelWork, PrepareWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ async def run(work: PrepareWork, place: Place) -> Report:
     Uses `place.root`, `place.cache` and `place.scratch`. Starts worker processes, so it belongs into the main thread.
     """
     try:
-        path = await fetch(work, place)
+        path = await _artifact(work, place)
         work = completed(work, path)
         stored = await asyncio.to_thread(_store, work, place, path)
         found = await _prove(work, stored, Path(place.scratch))
@@ -56,6 +59,19 @@ async def run(work: PrepareWork, place: Place) -> Report:
     except UserError as error:
         return reports.failure(Reason.UNSUPPORTED, error.message)
     return report
+
+
+async def _artifact(work: PrepareWork, place: Place) -> Path:
+    """Where it is, or where it was downloaded to. The keys are taken before anything else."""
+    keys = credentials.take(Path(place.secrets) / "model") if place.secrets and not place.fetched else {}
+    where = parse(work.uri, place.root)
+    if where.scheme == "file":
+        return Path(where.path)
+    if place.fetched:
+        return bring.artifact(place)
+    target = Path(place.scratch) / "fetched"
+    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return await download(where, keys, target)
 
 
 def _store(work: PrepareWork, place: Place, path: Path) -> _Stored:

@@ -1,18 +1,38 @@
-"""The report file: replaced as a whole, so that a reader sees the last complete report or none."""
+"""The report file: replaced as a whole, so that a reader sees the last complete report or none.
 
+A last report goes into a container's termination message as well, where it outlives the container.
+Source: Kubernetes, "Determine the Reason for Pod Failure" (terminationMessagePath, at most 4096 bytes).
+"""
+
+import logging
 import os
 from pathlib import Path
 
 from modelyard.wire import report as reports
+from modelyard.wire.place import Place
+from modelyard.wire.report import Report
+
+_log = logging.getLogger(__name__)
 
 
 class ReportFile:
-    """The file that one process owns and its driver reads; mode 0600."""
+    """The file that one process owns and its driver reads; mode 0600.
 
-    def __init__(self, path: Path) -> None:
+    termination: a file that is there already and cannot be replaced, since it is mounted; "": none.
+    """
+
+    def __init__(self, path: Path, termination: str = "") -> None:
         self._path = path
+        self._termination = termination
+        self.latest = b""
+        """What was written last; b"" before."""
 
-    def write(self, report: reports.Report) -> None:
+    @classmethod
+    def of(cls, place: Place) -> "ReportFile":
+        """Of a process that was started there."""
+        return cls(Path(place.report), place.termination)
+
+    def write(self, report: Report) -> None:
         """Raise UserError if the report is larger than readers accept, OSError if it cannot be written."""
         data = reports.encode(report)
         fresh = self._path.with_name(self._path.name + ".new")
@@ -20,3 +40,21 @@ class ReportFile:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
         os.replace(fresh, self._path)
+        self.latest = data
+        if self._termination and is_last(report):
+            self._write_in_place(data)
+
+    def _write_in_place(self, data: bytes) -> None:
+        """It tells a driver what the report's file tells another one; the log is what is left where it cannot."""
+        try:
+            descriptor = os.open(self._termination, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+        except OSError as error:
+            _log.error("the report cannot be written to %s: %s; it says %s", self._termination, error, data.decode())
+
+
+def is_last(report: Report) -> bool:
+    """Whether the process that writes it has nothing more to tell."""
+    done = report.job is not None and report.job.done
+    return done or report.failure is not None or report.prepare is not None or report.clean is not None

@@ -10,7 +10,8 @@ from modelyard.runtime.backends.load import load
 from modelyard.runtime.backends.port import Backend, LoadFailed
 from modelyard.runtime.worker.tensors import zeros
 from modelyard.storage.cache import Cache
-from modelyard.wire.work import ModelWork, Place, TensorSpec
+from modelyard.wire.place import Place
+from modelyard.wire.work import ModelWork, TensorSpec
 
 
 class ScoredModel:

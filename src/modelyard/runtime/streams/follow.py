@@ -25,8 +25,9 @@ from modelyard.runtime.streams.scrape import offered
 from modelyard.runtime.streams.told import Reporter
 from modelyard.runtime.streams.wiring import Keys, Wiring
 from modelyard.storage import credentials
+from modelyard.wire.place import Place
 from modelyard.wire.report import Failure, StreamReport
-from modelyard.wire.work import Place, StreamWork
+from modelyard.wire.work import StreamWork
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.25

@@ -25,7 +25,8 @@ from modelyard.runtime.streams.port import Away, Link
 from modelyard.runtime.streams.prefix import Target
 from modelyard.storage.errors import StoreRefused, StoreUnavailable
 from modelyard.storage.stores import Store
-from modelyard.wire.work import Place, StreamWork
+from modelyard.wire.place import Place
+from modelyard.wire.work import StreamWork
 
 Keys = Mapping[str, Mapping[str, str]]
 """Role (source, sink) -> key -> value."""

@@ -17,9 +17,12 @@ from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, RetryLater, UserError
 from modelyard.wire import frames
 from modelyard.wire.frames import Frame, FrameError, Kind
-from modelyard.wire.work import ENV_WORK, TensorSpec
+from modelyard.wire.place import ENV_WORK
+from modelyard.wire.work import TensorSpec
 
 _DIE_SECONDS = 5.0
+_REAP_SECONDS = 0.01
+_MOST_LOOKS = 300
 _LOG_LINES = 10
 _LOG_CHARACTERS = 300
 _THREAD_VARIABLES = (
@@ -61,7 +64,7 @@ def environment(outer: Mapping[str, str], threads: int, scratch: str) -> dict[st
     """A worker's environment: that of its server if a driver chose it for this model, else an allow-listed part of it.
 
     Of Modelyard's own variables only the one that tells whose a stray process is. Thread counts are set unless the
-    model's owner did; temporary files go to `scratch`.
+    model's owner did; temporary files go to `scratch`. ONNX Runtime tells its maker nothing of the model.
     """
     chosen = ENV_WORK in outer
     found = {
@@ -70,7 +73,7 @@ def environment(outer: Mapping[str, str], threads: int, scratch: str) -> dict[st
         if (name == ENV_WORK or not name.startswith(_OURS)) and (chosen or name in _ALLOWED or name.startswith("LC_"))
     }
     counts = {name: str(threads) for name in _THREAD_VARIABLES}
-    return {**counts, **found, "TMPDIR": scratch}
+    return {**counts, "ORT_DISABLE_TELEMETRY": "1", **found, "TMPDIR": scratch}
 
 
 class WorkerProcess:
@@ -157,8 +160,16 @@ class WorkerProcess:
         finally:
             self._kill()
         await self._process.wait()
+        await self._reap()
         self._inbox.close()
         self._log.close()
+
+    async def _reap(self) -> None:
+        """What it had started is ours where we are the first process of a container, and would stay as zombies."""
+        for _ in range(_MOST_LOOKS):
+            if not _has_children(self.pid):
+                return
+            await asyncio.sleep(_REAP_SECONDS)
 
     def _kill(self) -> None:
         """Whatever is left of its process group; itself, if it has not made one yet."""
@@ -203,6 +214,15 @@ class WorkerProcess:
             how = f"ended with status {status}"
         lines = "".join(f"\n  {line}" for line in self._log.lines)
         return ProcessEnded(f"the worker {how}" + (f"; its last lines:{lines}" if lines else ""))
+
+
+def _has_children(group: int) -> bool:
+    """Whether a process of the group is a child of ours and runs; those that have ended are reaped."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,3 +183,25 @@ def test_an_authority_that_is_refused_lets_nobody_in(table: Table, doors: Doors)
     doors.aim(TLS)
     table.answer(doors)
     assert doors.in_force()
+
+
+@pytest.mark.parametrize(("tls", "lock"), [(None, Lock.OPEN), (TLS, Lock.TLS), (MUTUAL, Lock.MUTUAL)])
+def test_who_takes_over_open_doors_does_not_close_them(tls: Tls | None, lock: Lock) -> None:
+    doors = Doors(table := Table(), lambda door: {"lock": door.lock})
+    doors.aim(tls)
+    doors.open(PUBLIC, INTERNAL, inherited=True)
+    table.answer(doors)
+    assert table.locks == [lock]
+    assert doors.in_force()
+
+
+def test_who_takes_over_open_doors_closes_them_when_the_certificate_is_refused() -> None:
+    doors = Doors(table := Table(), lambda door: {"lock": door.lock})
+    doors.aim(TLS)
+    doors.open(PUBLIC, INTERNAL, inherited=True)
+    table.answer(doors, refusing="one")
+    assert table.locks == [Lock.TLS, Lock.CLOSED]
+    doors.aim(RENEWED)
+    table.answer(doors)
+    assert table.locks == [Lock.TLS, Lock.CLOSED, Lock.TLS]
+    assert table.certificate == "two"

@@ -11,6 +11,8 @@ from modelyard.testing.gateway_suite import IRIS, Bearer, GatewaySuite, route
 
 
 class Rig:
+    proxies = 1
+
     def __init__(self) -> None:
         self.gateway = MemoryGateway()
         self.gateway.configure(Platform(authentication="none"))

@@ -101,3 +101,13 @@ def test_one_model_can_be_asked_about() -> None:
 @given(st.text(max_size=200) | st.lists(st.sampled_from([*ENVOY.splitlines(), 'x{"', "\x00"])).map("\n".join))
 def test_whatever_envoy_says_the_text_is_well_formed(said: str) -> None:
     samples(metrics.text([], said))
+
+
+def test_what_several_envoys_tell_is_told_under_their_names() -> None:
+    answer = 'envoy_gateway_answers{model="iris.default",code="200",grpc=""} 3'
+    found = samples(metrics.text([], {"one": answer, "two": f"{answer}\n{ENVOY}"}, {"iris.default"}))
+    name = "modelyard_gateway_answers_total"
+    assert [line for line in found if line.startswith(name)] == [
+        f'{name}{{model="iris.default",code="200",grpc="",gateway="{each}"}} 3' for each in ("one", "two")
+    ]
+    assert f'modelyard_gateway_request_duration_seconds_count{{{LABELS},gateway="two"}} 4' in found

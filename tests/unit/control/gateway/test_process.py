@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 
 from modelyard.base.errors import RetryLater
 from modelyard.control.gateway import process
-from modelyard.control.render import xds_stats
+from modelyard.control.render import xds_bootstrap, xds_stats
 
-LIMITS = process.Limits(connections=100, public_connections=75, heap_bytes=2**30)
+LIMITS = xds_bootstrap.Limits(connections=100, public_connections=75, heap_bytes=2**30)
 
 
 def test_envoy_asks_and_answers_on_private_sockets_only() -> None:
-    found = process.bootstrap("/run/ads.sock", "/run/envoy.sock", LIMITS)
+    found = xds_bootstrap.on_sockets("/run/ads.sock", "/run/envoy.sock", LIMITS)
     assert found["admin"]["address"] == {"pipe": {"path": "/run/envoy.sock", "mode": 0o600}}
     assert "socket_address" not in str(found)
 
 
 def test_callers_cannot_take_all_connections_nor_all_memory() -> None:
-    found = process.bootstrap("/run/ads.sock", "/run/envoy.sock", LIMITS)
+    found = xds_bootstrap.on_sockets("/run/ads.sock", "/run/envoy.sock", LIMITS)
     connections, heap = (each["typed_config"] for each in found["overload_manager"]["resource_monitors"])
     assert connections["max_active_downstream_connections"] == 100
     assert heap["max_heap_size_bytes"] == 2**30

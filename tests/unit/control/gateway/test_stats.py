@@ -181,3 +181,19 @@ async def test_looking_goes_on_after_answers_that_cannot_be_read(caplog: pytest.
         await found.run()
     assert found.now[UNIT].answered == 1
     assert "cannot be read" in caplog.text
+
+
+def test_what_several_count_is_added_and_the_latest_answers_are_those_of_the_slowest() -> None:
+    one = Load(unit="u", in_flight=1, answered=5, failed=1, requests_per_second=3.0, p50_seconds=0.1, p99_seconds=0.2)
+    other = Load(unit="u", in_flight=2, answered=7, requests_per_second=1.0, p50_seconds=0.5, p99_seconds=0.9)
+    found = stats.together(one, None, other)
+    assert (found.in_flight, found.answered, found.failed, found.requests_per_second) == (3, 12, 1, 4.0)
+    assert found.p50_seconds == pytest.approx(0.2)
+    assert found.p99_seconds == 0.9
+    assert stats.together(one, Load(unit="u")).p99_seconds == 0.2
+    assert stats.together(Load(unit="u")) == Load(unit="u")
+
+
+def test_of_one_that_ended_only_totals_count() -> None:
+    load = Load(unit="u", in_flight=1, answered=5, requests_per_second=3.0, p50_seconds=0.1, p99_seconds=0.2)
+    assert stats.ended(load) == Load(unit="u", answered=5)

@@ -1,8 +1,9 @@
 """The secret of a unit: what its replicas demand of the gateway."""
 
+import hashlib
 import re
 
-from modelyard.control.ir.unit_secret import none, unit_secret
+from modelyard.control.ir.unit_secret import digest, none, unit_secret
 
 KEY = bytes(range(32))
 
@@ -20,3 +21,9 @@ def test_another_key_gives_other_secrets() -> None:
 
 def test_without_a_key_there_are_none() -> None:
     assert none("iris") == ""
+
+
+def test_its_digest_tells_nothing_of_it_and_nothing_has_none() -> None:
+    secret = unit_secret(KEY, "iris")
+    assert digest(secret) == hashlib.sha256(secret.encode()).hexdigest()
+    assert digest("") == ""

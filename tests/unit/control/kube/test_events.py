@@ -52,7 +52,14 @@ class Memory(Client):
         return self.stored[name]
 
     async def patch(
-        self, resource: Resource, namespace: str | None, name: str, body: Any, *, kind: str = MERGE_PATCH
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        body: Any,
+        *,
+        kind: str = MERGE_PATCH,
+        subresource: str | None = None,
     ) -> Object:
         self._fail("patch")
         if name not in self.stored:

@@ -108,6 +108,19 @@ issuers:
     )
 
 
+def test_a_clusters_own_issuer_counts_once_and_under_its_own_name() -> None:
+    text = "issuers: [{name: k8s, url: 'https://k8s.example', audiences: [m]}]"
+    found, problems = stand(ground(text, loopback=False, accounts="{}", accounts_url="https://k8s.example"))
+    assert [(each.name, each.url) for each in found.platform.issuers] == [
+        ("modelyard", "modelyard:users"),
+        ("serviceaccounts", "https://k8s.example"),
+    ]
+    assert problems == (
+        "issuers: https://k8s.example of k8s is the issuer of this cluster's ServiceAccounts, which is believed "
+        "already (with audience modelyard); remove it from the settings",
+    )
+
+
 def test_where_keys_come_from_is_what_the_settings_say() -> None:
     text = "issuers: [{name: a, url: 'https://a', audiences: [m], jwksUri: 'https://k', certificateAuthority: PEM}]"
     (found,) = platform.sources(settings.parse(text))
@@ -220,3 +233,9 @@ def test_keys_of_tls_are_in_no_log() -> None:
     found = stand(ground(TLS, secrets=SHOWN))[0]
     assert "PRIVATE" not in repr(found) + repr(ground(TLS, secrets=SHOWN))
     assert isinstance(found, Standing)
+
+
+def test_the_settings_say_by_which_name_callers_come() -> None:
+    found, problems = stand(ground("gateway: {address: 'https://models.example.com'}", loopback=False))
+    assert (found.platform.address, problems) == ("https://models.example.com", ())
+    assert stand(ground("{}"))[0].platform.address == ""

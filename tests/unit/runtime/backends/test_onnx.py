@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +111,14 @@ async def test_a_folder_must_hold_one_model(tmp_path: Path) -> None:
     await backend.close()
     front_testing.linear(tmp_path / "b.onnx")
     assert "holds 2 files named *.onnx" in (await refused(tmp_path)).message
+
+
+def test_onnx_runtime_tells_its_maker_nothing(tmp_path: Path) -> None:
+    """It would leave the id of this machine in the cache folder of the home, and send names of models."""
+    script = (
+        "import os; from modelyard.runtime.backends.onnx import OnnxBackend; "
+        "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'"
+    )
+    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", script], env=home, check=True, timeout=60)
+    assert not list(tmp_path.rglob("DeveloperTools"))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from front_testing import get, post
 from modelyard.runtime.front.exchange import Exchange
+from modelyard.runtime.front.gateway import Gateway
 from modelyard.runtime.front.http import Connection, Limits
 
 
@@ -67,7 +68,7 @@ class Site:
         self.draining = False
         self.full = False
         self.local_only = local_only
-        self.gateway_secret = b""
+        self.gateway: Gateway | None = None
         self.limits = limits
         self.asked: list[Exchange] = []
         self.clients: set[Connection] = set()
@@ -342,59 +343,6 @@ def test_any_bytes_in_any_pieces_end_in_answers_or_one_refusal(data: bytes, plac
         wire.after(100)  # whatever is half done is over by now
         wire.after(100)
         assert not wire.connection.busy
-
-
-SECRET = b"5" * 64
-
-
-def answered(request: bytes, cuts: list[int]) -> list[int]:
-    """The statuses of a server that demands SECRET, however the bytes arrive."""
-    wire = Wire()
-    wire.site.gateway_secret = SECRET
-    for start, end in zip([0, *cuts], [*cuts, len(request)], strict=True):
-        wire.feed(request[start:end])
-    return wire.statuses
-
-
-@given(st.binary(max_size=80).filter(lambda value: value.strip(b" \t") != SECRET and not set(value) & set(b"\r\n\0")))
-def test_no_other_value_passes_for_the_gateways_secret(value: bytes) -> None:
-    assert answered(get("/now").replace(b"\r\n\r\n", b"\r\nx-modelyard-gateway: " + value + b"\r\n\r\n"), []) in (
-        [403],
-        [400],
-    )
-
-
-@given(st.data())
-def test_the_gateways_secret_is_found_however_its_bytes_arrive(data: st.DataObject) -> None:
-    request = get("/now", f"X-Modelyard-Gateway: {SECRET.decode()}\r\n")
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(request)), max_size=6)))
-    assert answered(request, cuts) == [200]
-
-
-def test_each_request_of_a_connection_must_bear_the_gateways_secret() -> None:
-    bearing = get("/now", f"x-modelyard-gateway: {SECRET.decode()}\r\n")
-    assert answered(bearing + get("/now") + bearing, []) == [200, 403]
-    assert answered(get("/metrics"), []) == []  # handed on to whoever answers it
-
-
-@pytest.mark.parametrize(
-    ("value", "percent"),
-    [("0", 0), ("25", 25), ("100", 100), ("101", 100), ("1e1", 0), ("-1", 0), ("", 0), ("0100", 0), ("\xb2", 0)],
-)
-def test_a_copy_says_how_many_of_a_hundred_are_compared(value: str, percent: int) -> None:
-    wire = Wire()
-    wire.site.gateway_secret = SECRET
-    bearing = f"x-modelyard-gateway: {SECRET.decode()}\r\n"
-    request = post("/a", b"{}", f"{bearing}X-Modelyard-Shadow: @\r\n")
-    wire.feed(request.replace(b"@", value.encode("latin-1")) + post("/b", b"{}", bearing))
-    first, second = wire.site.asked
-    assert (first.compared_percent, second.compared_percent) == (percent, 0)
-
-
-def test_nobody_but_the_gateway_is_believed_about_copies() -> None:
-    wire = Wire()
-    wire.feed(post("/a", b"{}", "x-modelyard-shadow: 100\r\n"))
-    assert [each.compared_percent for each in wire.site.asked] == [0]
 
 
 def test_the_answer_is_told_once_after_it_was_written() -> None:

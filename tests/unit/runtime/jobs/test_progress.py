@@ -5,6 +5,7 @@ from pathlib import Path
 from modelyard.runtime.jobs.layout import Commit, RunSeen
 from modelyard.runtime.jobs.progress import Progress
 from modelyard.runtime.jobs.shards import Piece, RunRecord
+from modelyard.runtime.report.file import ReportFile
 from modelyard.wire import report as reports
 from modelyard.wire.report import JobReport, Metric
 
@@ -24,7 +25,7 @@ def job(path: Path) -> JobReport:
 
 
 def test_the_pace_is_of_the_last_half_minute_and_tells_what_is_left(tmp_path: Path) -> None:
-    progress = Progress(tmp_path / "report.json")
+    progress = Progress(ReportFile(tmp_path / "report.json"))
     progress.uri = "file:///out"
     progress.tell(RECORD, seen(0), now=1000.0)
     assert (job(tmp_path / "report.json").rows_per_second, job(tmp_path / "report.json").eta_seconds) == (0.0, None)
@@ -38,7 +39,7 @@ def test_the_pace_is_of_the_last_half_minute_and_tells_what_is_left(tmp_path: Pa
 
 
 def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
-    progress = Progress(tmp_path / "report.json")
+    progress = Progress(ReportFile(tmp_path / "report.json"))
     progress.say("listing")
     before = (tmp_path / "report.json").stat().st_ino
     progress.say("listing")
@@ -46,7 +47,7 @@ def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
 
 
 def test_a_report_fits_whatever_the_uri_is(tmp_path: Path) -> None:
-    progress = Progress(tmp_path / "report.json")
+    progress = Progress(ReportFile(tmp_path / "report.json"))
     progress.uri = "s3://" + "\U0001f600" * 2000
     progress.tell(RECORD, seen(1, errors=1), now=1.0)
     assert job(tmp_path / "report.json").rows == 99

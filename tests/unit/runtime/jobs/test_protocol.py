@@ -17,6 +17,7 @@ from modelyard.runtime.jobs.output import Author, Output, Result
 from modelyard.runtime.jobs.progress import Progress
 from modelyard.runtime.jobs.runner import Runner
 from modelyard.runtime.jobs.shards import Piece, RunRecord
+from modelyard.runtime.report.file import ReportFile
 from modelyard.runtime.scoring.refused import Refused
 from modelyard.storage.errors import StoreUnavailable
 from modelyard.storage.stores import Store
@@ -58,7 +59,7 @@ class World:
     async def runner(self, index: int, life: int, ask: ScoreWork) -> bool:
         books = output(FaultyStore(self.inner, self.chaos))
         author = Author(index=index, incarnation=f"{index}-{life}")
-        progress = Progress(self._folder / f"report-{index}.json")
+        progress = Progress(ReportFile(self._folder / f"report-{index}.json"))
         runner = Runner(ask, self.record, books, author, progress)
 
         async def act(turn: Try, committing: Callable[[], None]) -> None:

@@ -14,3 +14,9 @@ def test_of_a_persons_environment_only_the_allowed_part_is_passed_on() -> None:
     seen = environment({"PATH": "/bin", "LC_ALL": "C", "AWS_SECRET_ACCESS_KEY": "k"}, 1, "/scratch")
     assert (seen["PATH"], seen["LC_ALL"]) == ("/bin", "C")
     assert "AWS_SECRET_ACCESS_KEY" not in seen
+
+
+def test_a_worker_tells_the_makers_of_libraries_nothing_unless_its_owner_says_so() -> None:
+    assert environment({"PATH": "/bin"}, 1, "/scratch")["ORT_DISABLE_TELEMETRY"] == "1"
+    chosen = {"MODELYARD_WORK": "/w", "ORT_DISABLE_TELEMETRY": "0"}
+    assert environment(chosen, 1, "/scratch")["ORT_DISABLE_TELEMETRY"] == "0"

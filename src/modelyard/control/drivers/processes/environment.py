@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from modelyard.wire.work import Place
+from modelyard.wire.place import Place
 
 ALLOWED = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"}

@@ -14,7 +14,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -29,7 +29,8 @@ from modelyard.control.drivers.processes.site import Site, asks_broker
 from modelyard.control.drivers.variables import CannotStart, files, values
 from modelyard.control.ir.unit import Credential, Variable
 from modelyard.wire import work as wire
-from modelyard.wire.work import Place, WorkSpec
+from modelyard.wire.place import Place
+from modelyard.wire.work import WorkSpec
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ _POLL_SECONDS = 0.1
 class Order:
     """What to run. name: of the replica or member; namespace: where its Secrets are; socket: whether it listens.
 
-    gateway_secret: what it demands of requests, "": nothing. index, attempt, master: as in Place.
+    gateway_digest: of what it demands of requests, "": nothing. index, attempt, master: as in Place.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Order:
     variables: tuple[Variable, ...]
     credentials: tuple[Credential, ...] = ()
     socket: bool = False
-    gateway_secret: str = field(default="", repr=False)
+    gateway_digest: str = ""
     index: int = 0
     attempt: int = 1
     master: str = ""
@@ -64,13 +65,12 @@ def start(site: Site, order: Order, log: Log, ended: Callable[[], None]) -> "Pro
     Call it from the main thread: what is started dies with the thread that did it.
     """
     opened = files(order.credentials, order.namespace, site.secret_files)
-    if order.gateway_secret:
-        opened[f"{wire.GATEWAY_ROLE}/{wire.GATEWAY_FILE}"] = order.gateway_secret.encode()
     place = msgspec.structs.replace(
         site.folders.place(
-            order.name, socket=order.socket, broker=asks_broker(order.work), shadow=bool(order.gateway_secret)
+            order.name, socket=order.socket, broker=asks_broker(order.work), shadow=bool(order.gateway_digest)
         ),
-        secrets=str(site.folders.secrets(order.name)) if order.credentials or opened else "",
+        secrets=str(site.folders.secrets(order.name)) if order.credentials else "",
+        gateway_digest=order.gateway_digest,
         index=order.index,
         attempt=order.attempt,
         master=order.master,
@@ -101,7 +101,7 @@ def _prepare(site: Site, order: Order, place: Place, opened: dict[str, bytes]) -
     for folder in (own, Path(place.scratch)):
         folder.mkdir(mode=0o700, parents=True)
     if place.secrets:
-        roles = {credential.role for credential in order.credentials} | {name.partition("/")[0] for name in opened}
+        roles = {credential.role for credential in order.credentials}
         for folder in (Path(place.secrets), *(Path(place.secrets) / role for role in sorted(roles))):
             folder.mkdir(mode=0o700)
     _write(Path(place.work), wire.encode(order.work))

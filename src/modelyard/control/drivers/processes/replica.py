@@ -18,6 +18,7 @@ from modelyard.control.drivers.processes.reports import ReportWatch
 from modelyard.control.drivers.processes.site import Site
 from modelyard.control.drivers.rules import Backoff
 from modelyard.control.drivers.variables import CannotStart
+from modelyard.control.ir import unit_secret
 from modelyard.control.ir.observed import ObservedReplica, ReplicaState, Trouble, Usage
 from modelyard.control.ir.unit import Unit
 from modelyard.wire.report import Failure, Report
@@ -169,7 +170,7 @@ class Replica:
             variables=self._unit.variables,
             credentials=self._unit.credentials,
             socket=True,
-            gateway_secret="" if self._follows else self._site.unit_secret(self._unit.name),
+            gateway_digest="" if self._follows else unit_secret.digest(self._site.unit_secret(self._unit.name)),
         )
         self._cause = None
         process = start(self._site, order, self._log, self._attention.wake)

@@ -13,7 +13,8 @@ from modelyard.control.drivers.ledger import Ledger
 from modelyard.control.drivers.variables import SecretFiles, Secrets
 from modelyard.control.ir import names
 from modelyard.control.ir.unit_secret import UnitSecret
-from modelyard.wire.work import Place, WorkSpec
+from modelyard.wire.place import Place
+from modelyard.wire.work import WorkSpec
 
 LONGEST_RUN_FOLDER = 60
 """Bytes: leaves room for a readable socket name within the kernel's limit."""

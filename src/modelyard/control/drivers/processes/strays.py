@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from modelyard.wire.work import ENV_WORK
+from modelyard.wire.place import ENV_WORK
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from modelyard.base.conditions import Reason
 from modelyard.control.drivers.processes.environment import environment
 from modelyard.control.drivers.variables import CannotStart, values
 from modelyard.control.ir.unit import SecretKey, Variable
-from modelyard.wire.work import Place
+from modelyard.wire.place import Place
 
 PLACE = Place(work="/w", report="/r", cache="/c", scratch="/s")
 

@@ -1,7 +1,4 @@
-"""From the uri of an artifact to a path of this machine: where it is, or where it was downloaded to.
-
-The keys are taken from their files before anything else, and nothing of the model runs in this process.
-"""
+"""An artifact of an object store or the web, downloaded into a folder. Nothing of it is run."""
 
 import asyncio
 import errno
@@ -22,7 +19,6 @@ from modelyard.storage.digest import LIMITS, Limits
 from modelyard.storage.errors import StoreRefused, StoreUnavailable, unwritable
 from modelyard.storage.location import Location, parse
 from modelyard.storage.stores import Entry, Store
-from modelyard.wire.work import Place, PrepareWork
 
 _log = logging.getLogger(__name__)
 _BLOCK = 4 * 2**20
@@ -35,17 +31,14 @@ _MISSING = frozenset({404, 410})
 _DENIED = frozenset({401, 403, 407})
 
 
-async def fetch(work: PrepareWork, place: Place, limits: Limits = LIMITS) -> Path:
-    """The file or folder. Raises StoreRefused and StoreUnavailable."""
-    keys = credentials.take(Path(place.secrets) / "model") if place.secrets else {}
-    where = parse(work.uri, place.root)
-    if where.scheme == "file":
-        return Path(where.path)
-    target = Path(place.scratch) / "fetched"
-    target.mkdir(mode=0o700, parents=True, exist_ok=True)
+async def download(where: Location, keys: Mapping[str, str], target: Path, limits: Limits = LIMITS) -> Path:
+    """The file in `target`, an empty folder; or `target`, of which the artifact is all that lies there.
+
+    Raises StoreRefused and StoreUnavailable.
+    """
     if where.scheme in ("https", "http"):
         return await _from_web(where, keys, target, limits)
-    return await _from_store(work.uri, keys, target, limits)
+    return await _from_store(where.uri, keys, target, limits)
 
 
 async def _from_store(uri: str, keys: Mapping[str, str], target: Path, limits: Limits) -> Path:

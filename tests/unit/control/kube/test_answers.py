@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from modelyard.control.kube import client
-from modelyard.control.kube.client import ApiError, lines
+from modelyard.control.kube import answers
+from modelyard.control.kube.answers import ApiError, lines
 
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -30,7 +30,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 @example(b"[" * 100_000)
 def test_whatever_is_sent_is_an_event_or_refused(line: bytes) -> None:
     try:
-        event = client._event(line)
+        event = answers.event(line)
     except (ValueError, ApiError):
         return
     assert event["type"] in ("ADDED", "MODIFIED", "DELETED", "BOOKMARK")
@@ -53,7 +53,7 @@ async def test_lines_do_not_depend_on_how_they_arrive(wanted: list[bytes], data:
 
 
 async def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "_MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(answers, "_MAX_LINE_BYTES", 100)
 
     async def chunks() -> AsyncIterator[bytes]:
         while True:

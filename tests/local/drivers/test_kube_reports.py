@@ -1,0 +1,121 @@
+"""Reports of pods are read while they run; they come from untrusted code."""
+
+import asyncio
+import itertools
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from modelyard.base.clock import SystemClock
+from modelyard.control.drivers.kube.index import Index
+from modelyard.control.drivers.kube.looks import Looks
+from modelyard.control.ir import names
+from modelyard.control.ir.observed import ObservedMember
+from modelyard.control.ir.task import Task
+from modelyard.control.ir.values import Key
+from modelyard.control.kube.auth import ClientConfig
+from modelyard.control.kube.client import Client
+from modelyard.control.render.kube_container import REPORT_PORT
+from modelyard.testing.driver_rig import JOB, crew
+
+Object = dict[str, Any]
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_numbers = itertools.count(1)
+CREW = crew(parallelism=1)
+UID = "11111111-0000-4000-8000-000000000001"
+
+
+@asynccontextmanager
+async def pod(answer: Answer) -> AsyncIterator[str]:
+    """Something that listens where pods do, at an address of this test alone."""
+    ip = f"127.{os.getpid() % 250 + 1}.{os.getpid() // 250 % 250 + 1}.{next(_numbers)}"
+    app = web.Application()
+    app.router.add_get("/report", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, ip, REPORT_PORT).start()
+    try:
+        yield ip
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def looking(ip: str) -> AsyncIterator[tuple[Callable[[], ObservedMember], list[Key]]]:
+    """The one member of a crew as it is observed, and who was told of news."""
+    told: list[Key] = []
+    index = Index(told.append)
+    index.workload_handler("Job")(names.kube(CREW.name), None, _job(CREW))
+    stored = _pod(ip)
+    index.pod_handler(("default", "p"), None, stored)
+    told.clear()
+    async with Client(ClientConfig(server="http://127.0.0.1:1")) as client, asyncio.TaskGroup() as group:
+        looks = Looks(client, index, SystemClock())
+        running = group.create_task(looks.run())
+        await asyncio.wait_for(looks.first.wait(), 20)
+        yield lambda: index.observed(JOB, looks.facts()).tasks[0].members[0], told
+        running.cancel()
+
+
+async def test_the_report_of_a_pod_that_runs_is_read_and_its_owner_told() -> None:
+    body = {"version": 1, "job": {"run": 1, "committed": 3, "shards": 4}}
+    async with pod(_saying(json.dumps(body).encode())) as ip, looking(ip) as (member, told):
+        report = member().report
+        assert report is not None
+        assert report.job is not None
+        assert report.job.committed == 3
+        assert told == [JOB]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"{}", b'{"version": 1, "job": {}}' + b" " * 5000, b"x" * 10_000_000])
+async def test_what_is_no_report_is_left_out(data: bytes) -> None:
+    async with pod(_saying(data)) as ip, looking(ip) as (member, told):
+        assert (member().report, told) == (None, [])
+
+
+async def test_who_points_elsewhere_is_not_followed() -> None:
+    async def elsewhere(_: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("http://127.0.0.1:1/secret")
+
+    async with pod(elsewhere) as ip, looking(ip) as (member, _):
+        assert member().report is None
+
+
+async def test_who_does_not_answer_holds_up_nobody() -> None:
+    async def never(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    async with pod(never) as ip, looking(ip) as (member, _):
+        assert member().report is None
+
+
+def _saying(data: bytes) -> Answer:
+    async def say(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=data)
+
+    return say
+
+
+def _job(task: Task) -> Object:
+    annotations = {names.ANNOTATION_TASK: names.canonical(task).decode(), names.ANNOTATION_ASKED: "1"}
+    metadata = {"name": names.kube(task.name)[1], "namespace": "default", "uid": UID, "resourceVersion": "1"}
+    return {"metadata": {**metadata, "annotations": annotations, "labels": {names.LABEL_JOB: JOB.name}}, "spec": {}}
+
+
+def _pod(ip: str) -> Object:
+    metadata = {
+        "name": "p",
+        "namespace": "default",
+        "uid": "p",
+        "labels": {names.LABEL_TASK: names.kube(CREW.name)[1], names.LABEL_JOB: JOB.name},
+        "ownerReferences": [{"kind": "Job", "name": "j", "uid": UID, "controller": True}],
+    }
+    state = {"running": {"startedAt": "2026-11-28T18:00:00Z"}}
+    status = {"phase": "Running", "podIP": ip, "containerStatuses": [{"name": "main", "ready": True, "state": state}]}
+    return {"metadata": metadata, "spec": {}, "status": status}
