@@ -30,7 +30,8 @@ from onnx import TensorProto, helper, numpy_helper
 from jobs_testing import API, state
 from modelyard.storage.cache import Cache
 from modelyard.wire import work as works
-from modelyard.wire.work import InputWork, ModelWork, OutputWork, Place, ScoreWork, TensorSpec, WorkSpec
+from modelyard.wire.place import Place
+from modelyard.wire.work import InputWork, ModelWork, OutputWork, ScoreWork, TensorSpec, WorkSpec
 from yard_testing import Yard, wait_until
 
 FILES, FEATURES = 8, 10

@@ -37,18 +37,9 @@ from jobs import FEATURES, Table, pinned, write_model
 from modelyard.storage.cache import Cache
 from modelyard.wire import report as reports
 from modelyard.wire import work as works
+from modelyard.wire.place import Place
 from modelyard.wire.report import StreamReport
-from modelyard.wire.work import (
-    BatchWork,
-    ModelWork,
-    Place,
-    SinkWork,
-    SourceWork,
-    StartWork,
-    StreamWork,
-    TensorSpec,
-    WorkSpec,
-)
+from modelyard.wire.work import BatchWork, ModelWork, SinkWork, SourceWork, StartWork, StreamWork, TensorSpec, WorkSpec
 from nats_testing import Nats
 
 PACKED = 64

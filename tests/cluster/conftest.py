@@ -1,0 +1,69 @@
+"""What tests on a real cluster begin with."""
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster_testing import HOST, Cluster, Namespace, connected
+from cluster_testing import namespace as fresh
+from installation_testing import Installation
+from nats_testing import Nats
+from s3_testing import S3
+
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Remember failures, for the fixtures that tell more about them."""
+    report = yield
+    item.stash[_failed] = item.stash.get(_failed, False) or report.failed
+    return report
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    """The cluster: kubeconfig, kubectl, and `node` for its inside (skipped on another cluster than ours)."""
+    return connected(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def defined(cluster: Cluster) -> Cluster:
+    """The cluster, with our kinds of this checkout."""
+    cluster.define()
+    return cluster
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Namespace]:
+    """A fresh namespace under the profile *restricted*. When the test fails, what is in it is printed."""
+    with fresh(cluster) as found:
+        yield found
+        if request.node.stash.get(_failed, False):
+            print(found.told())
+
+
+@pytest.fixture(scope="session")
+def installed(cluster: Cluster) -> Installation:
+    """Modelyard of this checkout, installed and ready; it stays for the tests that follow."""
+    found = Installation(cluster)
+    found.install()
+    return found
+
+
+@pytest.fixture
+def s3(cluster: Cluster, tmp_path: Path) -> Iterator[S3]:
+    """A real S3 server on the machine, at the address that pods reach (`endpoint`, `credentials()`)."""
+    _ = cluster.node  # pods reach this machine from our node only
+    with S3(tmp_path / "s3", HOST) as server:
+        yield server
+
+
+@pytest.fixture
+def nats(cluster: Cluster, tmp_path: Path) -> Iterator[Nats]:
+    """A real NATS server on the machine, at the address that pods reach (`uri`)."""
+    _ = cluster.node  # pods reach this machine from our node only
+    with Nats(tmp_path / "nats", address=HOST) as server:
+        yield server

@@ -1,0 +1,84 @@
+"""The node from the command line; see node.sh."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.node.build import Missing, say
+from cluster.node.node import Node, NotUp
+from kubectl_testing import kubectl
+
+_USAGE = (
+    "usage: node.sh up | down | left | kubeconfig | kubectl ARG... | exec COMMAND | load IMAGE.tar... | run COMMAND"
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the first argument says; the status of what it ran."""
+    node = Node()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    match arguments:
+        case ["up"]:
+            node.up()
+        case ["down"]:
+            node.down()
+        case ["left"]:
+            found = node.left()
+            print("\n".join(found))
+            return 1 if found else 0
+        case ["kubeconfig"]:
+            print(node.kubeconfig)
+        case ["kubectl", *rest]:
+            os.execve(kubectl(), ["kubectl", *rest], {**os.environ, "KUBECONFIG": str(node.kubeconfig)})
+        case ["exec", first, *rest]:
+            command = node.inside([first, *rest])
+            os.execvp(command[0], command)
+        case ["load", *archives] if archives:
+            for archive in archives:
+                node.load(Path(archive))
+        case ["run", *command] if command:
+            return run(node, command)
+        case _:
+            say(_USAGE)
+            return 2
+    return 0
+
+
+def run(node: Node, command: Sequence[str]) -> int:
+    """Bring the node up, run a command, take the node down; the command's status.
+
+    Ctrl-C reaches the command, too: it is given the time to end by itself.
+    """
+    try:
+        node.up(held=True)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # that of node.sh
+        with subprocess.Popen(command, env=environment) as process:
+            try:
+                return process.wait()
+            except (KeyboardInterrupt, SystemExit) as end:
+                if isinstance(end, SystemExit):
+                    process.terminate()
+                with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
+                    process.wait(30)
+                process.kill()
+                raise
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nobody is served by half an end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        node.down()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except (Missing, NotUp) as error:
+        say(f"node: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        say("node: interrupted")
+        sys.exit(130)
