@@ -6,7 +6,7 @@ export PYTHONPATH :=
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-cluster soak-jobs soak-streams bench check format images lock generate setup clean
+.PHONY: help demo test test-cluster soak-jobs soak-streams bench bench-cluster check format images lock generate setup clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ bench: setup ## Measure the inference front, the server at rest, the gateway, jo
 	@PYTHONPATH=src:tests $(PY) bench/gateway_scale.py
 	@PYTHONPATH=src:tests $(PY) bench/jobs.py
 	@PYTHONPATH=src:tests $(PY) bench/streams.py
+
+bench-cluster: setup ## Measure an operator with a thousand services on a real Kubernetes node
+	@tests/cluster/node/node.sh run env PYTHONPATH=.:src:tests $(PY) bench/cluster.py
 
 check: setup ## Formatting, lint, types, import contracts, generated files
 	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet . && echo "format and lint: ok"
