@@ -39,7 +39,7 @@ bench: setup ## Measure the inference front, the server at rest, the gateway, jo
 	@PYTHONPATH=src:tests $(PY) bench/streams.py
 
 bench-cluster: setup ## Measure an operator with a thousand services on a real Kubernetes node
-	@tests/cluster/node/node.sh run env PYTHONPATH=.:src:tests $(PY) bench/cluster.py
+	@tests/cluster/node/node.sh run env PYTHONPATH=.:src:tests $(PY) bench/operator_scale.py
 
 check: setup ## Formatting, lint, types, import contracts, generated files
 	@.venv/bin/ruff format --check --quiet . && .venv/bin/ruff check --quiet . && echo "format and lint: ok"

@@ -155,6 +155,19 @@ def delete_gateway_pod(shop: Shop) -> None:
     shop.installed.kubectl("-n", SYSTEM, "rollout", "status", "deployment/modelyard-gateway", "--timeout=50s")
 
 
+def replace_all_of_ours(shop: Shop) -> None:
+    """What an upgrade does to operators and gateways."""
+    deployments = ("deployment/modelyard-operator", "deployment/modelyard-gateway")
+    shop.installed.kubectl("-n", SYSTEM, "rollout", "restart", *deployments)
+    for each in deployments:
+        until(partial(rolled_out, shop, each), 120)
+
+
+def rolled_out(shop: Shop, deployment: str) -> bool:
+    done = shop.installed.kubectl.run("-n", SYSTEM, "rollout", "status", deployment, "--timeout=20s", code=None)
+    return done.code == 0
+
+
 def restart_api_server(shop: Shop) -> None:
     node = shop.installed.cluster.node
     node.kill("kube-apiserver")
@@ -164,7 +177,9 @@ def restart_api_server(shop: Shop) -> None:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    "happening", [kill_leader, kill_operators, delete_gateway_pod, restart_api_server], ids=lambda each: each.__name__
+    "happening",
+    [kill_leader, kill_operators, delete_gateway_pod, replace_all_of_ours, restart_api_server],
+    ids=lambda each: each.__name__,
 )
 def test_nothing_fails_and_changes_arrive_afterwards(shop: Shop, happening: Callable[[Shop], None]) -> None:
     with shop.load() as load:

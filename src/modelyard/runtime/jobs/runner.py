@@ -1,6 +1,7 @@
 """A runner of a scoring job: look, decide (`machine`), act (`output`, `lane`), until the run is closed."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -29,6 +30,7 @@ from modelyard.wire.work import ScoreWork
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 LANES = 2
+_DROP_SECONDS = 5.0
 _STEP = 7919
 """A prime, so that runners begin to look for work at different shards."""
 
@@ -170,7 +172,7 @@ class Runner:
                 case Close():
                     await self.output.close(self.record, look.seen)
                 case Try(shard, count):
-                    if not await self.output.begin(self.record.number, shard, count, self.author):
+                    if not await self._begin(shard, count):
                         return Wait(0.0)
                     self.busy.add(shard)
                 case Finish():
@@ -180,6 +182,19 @@ class Runner:
                 case _:
                     pass
             return step
+
+    async def _begin(self, shard: int, count: int) -> bool:
+        """Begin a shard. False: somebody else was faster. Cancelled meanwhile, it leaves nothing that would count."""
+        number = self.record.number
+        beginning = asyncio.ensure_future(self.output.begin(number, shard, count, self.author))
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_DROP_SECONDS):
+                    if await beginning:
+                        await self.output.drop(number, shard, count)
+            raise
 
     async def _finish(self, seen: Seen) -> None:
         if not self.closed:

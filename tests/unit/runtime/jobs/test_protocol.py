@@ -170,3 +170,33 @@ def test_more_errors_than_allowed_are_never_called_a_success(
         assert not run.closed or run.errors <= 3
 
     scenario()
+
+
+class Slow(MemoryTwin):
+    """The reply to a creation takes its time; what it creates is there at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.created = asyncio.Event()
+
+    async def create(self, key: str, body: bytes, *, staging: str = "") -> bool:
+        done = await super().create(key, body)
+        self.created.set()
+        await asyncio.sleep(0.05)
+        return done
+
+
+async def test_who_is_asked_to_end_while_an_attempt_begins_takes_it_back(tmp_path: Path) -> None:
+    objects, stop = Slow(), asyncio.Event()
+    progress = Progress(ReportFile(tmp_path / "report.json"))
+    runner = Runner(work(), record(), output(objects), Author(index=0, incarnation="0"), progress)
+
+    async def act(turn: Try, committing: Callable[[], None]) -> None:
+        raise AssertionError("it was to end before")
+
+    running = asyncio.create_task(runner.run(lambda: act, stop))
+    await objects.created.wait()
+    stop.set()
+    assert not await running
+    assert [each.key for each in await objects.list("_run/1/attempts")] == []
+    assert len(objects.deleted) == 1

@@ -1,6 +1,6 @@
 """An operator with a thousand services on a real Kubernetes API server: what they cost. One table.
 
-    tests/cluster/node/node.sh run env PYTHONPATH=.:src:tests .venv/bin/python bench/cluster.py [--services 1000]
+    tests/cluster/node/node.sh run env PYTHONPATH=.:src:tests .venv/bin/python bench/operator_scale.py [--services 1000]
 
 Modelyard is installed as users do it, with one operator. All services have zero replicas and one Model, so that what is
 measured is the control plane alone. Processor time and memory are those of the operator's process, seen from its node.
