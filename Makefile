@@ -21,7 +21,7 @@ test: setup ## Run every test that needs no cluster
 	@$(PY) -m pytest
 
 test-cluster: setup ## Run the tests that need Kubernetes, on a real node of their own (root on Linux, Go; built once, ten minutes), or on the cluster that KUBECONFIG names
-	@if [ -n "$$KUBECONFIG" ]; then $(PY) -m pytest tests/cluster; else tests/cluster/node/node.sh run $(PY) -m pytest tests/cluster; fi
+	@if [ -n "$$KUBECONFIG" ]; then $(PY) -m pytest --timeout 300 tests/cluster; else tests/cluster/node/node.sh run $(PY) -m pytest --timeout 300 tests/cluster; fi
 
 soak-jobs: setup ## Score a million rows under faults with new seeds, SOAK_RUNS times for each store (default 5; a minute each)
 	@for run in $$(seq $${SOAK_RUNS:-5}); do $(PY) -m pytest -q tests/local/jobs/test_exactly_once.py || exit 1; done

@@ -175,7 +175,7 @@ def restart_api_server(shop: Shop) -> None:
     node.start("kube-apiserver")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "happening",
     [kill_leader, kill_operators, delete_gateway_pod, replace_all_of_ours, restart_api_server],
@@ -193,7 +193,7 @@ def test_nothing_fails_and_changes_arrive_afterwards(shop: Shop, happening: Call
     shop.ready()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_nothing_fails_while_another_model_takes_over(shop: Shop) -> None:
     with shop.load() as load:
         load.more(CALLS)
