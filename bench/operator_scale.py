@@ -20,7 +20,6 @@ import aiohttp
 
 from cluster_serving_testing import model, models, secret, service
 from cluster_testing import HOST, Namespace, connected
-from cluster_testing import namespace as fresh
 from installation_testing import SYSTEM, Installation
 from kubectl_testing import until
 from modelyard.control.kube.client import Client
@@ -178,7 +177,8 @@ def main() -> int:
         installed = Installation(cluster)
         installed.install("--operator-replicas", "1")
         until(lambda: len(installed.pods("operator")) == 1, 60)
-        with models(Path(folder) / "models", HOST) as s3, fresh(cluster) as namespace:
+        namespace = cluster.create("bench")  # it goes with the node
+        with models(Path(folder) / "models", HOST) as s3:
             namespace.apply(secret("lake", s3.credentials()), model("plus-1", "s3://models/plus-1.onnx"))
             namespace("wait", "model/plus-1", "--for=condition=Ready", "--timeout=120s")
             asyncio.run(bench(installed, namespace, count))
