@@ -73,6 +73,7 @@ def test_an_envoy_that_is_killed_is_replaced(yard: Yard) -> None:
         assert yard.predict("plus") == 1.0
 
 
+@pytest.mark.timeout(300)
 def test_twenty_switches_under_load_fail_no_request(yard: Yard) -> None:
     with yard:
         yard.apply(service("plus", model={"uri": "one.onnx"}))
