@@ -5,7 +5,9 @@
 The gateway and its Envoy are real; every model has a route, a unit and a cluster of its own, and two stand-ins for
 replicas answer for all of them. Each kind of change is made `rounds` times, the median counts: from the call of
 `publish` to the first request that is answered by it (a caller asks all the time on one connection), and then without a
-caller the processor time of this process and of Envoy per change. The status is 1 when a target is missed.
+caller the processor time of this process and of Envoy per change. Last comes the whole way of a change of roles: from
+the moment that a binding is known, by the evaluation of all roles, to a caller with a token. The status is 1 when a
+target is missed.
 """
 
 import argparse
@@ -26,17 +28,24 @@ import psutil
 from msgspec import structs
 
 import gateway_testing
+import tokens_testing as tokens
 from modelyard.base.clock import SystemClock
+from modelyard.control.drivers.memory import MemoryDriver
+from modelyard.control.engine.grants import Grants
+from modelyard.control.engine.publisher import Publisher
 from modelyard.control.gateway.envoy import EnvoyGateway
 from modelyard.control.ir.access import Access, Caller, Claim
-from modelyard.control.ir.platform import OWN
+from modelyard.control.ir.platform import OWN, Platform
 from modelyard.control.ir.route import Backend, Endpoints, Route
 from modelyard.control.ir.values import Key
+from modelyard.control.plan.platform import Standing
 from modelyard.testing.gateway_suite import route
 from rest import Measured
 
 _PATIENCE_SECONDS = 120.0
 _MOST = {"first answer": 3.0, "envoy": 360.0, "add": 8.0, "grants of 1,000": 1.0, "grants of all": 5.0}
+_ROLES = {"roles of 1,000": 1.0, "roles of all": 5.0}
+_RULE = {"verbs": ["predict"], "apiGroups": ["modelyard.dev"], "resources": ["modelservices"]}
 _MEASURED_AT = 10_000
 _ASKED = 3000
 _PAUSE_SECONDS = 0.01  # between questions, where asking all the time would take time from what is measured
@@ -50,7 +59,8 @@ def say(line: str) -> None:
 class OneCaller:
     """Asks on one connection, one request after the other."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str = "") -> None:
+        self._more = [f"Authorization: Bearer {token}"] if token else []
         self._host, _, self._port = url.removeprefix("http://").partition(":")
 
     async def __aenter__(self) -> "OneCaller":
@@ -65,7 +75,8 @@ class OneCaller:
     async def ask(self, model: str) -> tuple[int, bytes]:
         """Status and body of one inference."""
         # Without a body: Envoy ends a connection whose request it answers itself before it has read everything.
-        self._writer.write(f"GET /v2/models/{model}/infer HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        lines = [f"GET /v2/models/{model}/infer HTTP/1.1", "Host: localhost", *self._more]
+        self._writer.write("\r\n".join([*lines, "", ""]).encode())
         answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         length = int(answer.split(b"content-length: ")[1].split(b"\r\n")[0])
         return int(answer[9:12]), await self._reader.readexactly(length)
@@ -176,6 +187,7 @@ async def first_answers(yard: Yard, table: Measured) -> None:
     table.row("processor of Envoy when nobody asks, of one core", 100 * used / (time.monotonic() - began), "%")
     table.row("memory of Envoy (PSS)", pss(yard.envoy), "MB", _MOST["envoy"] if at_scale else None)
     table.row("memory of the control plane (PSS)", pss(psutil.Process()), "MB")
+    table.row("  as its pod counts it (RSS)", psutil.Process().memory_info().rss / 1e6, "MB")
     say(f"  (without models: Envoy {empty[0]:.0f} MB, this process {empty[1]:.0f} MB)")
 
 
@@ -266,6 +278,72 @@ async def grants(yard: Yard, table: Measured) -> None:
         table.row("  processor time of Envoy", after[1] - cpu[1], "s")
 
 
+class Roles:
+    """What grants, and the way of it to the gateway, as the engine goes it."""
+
+    def __init__(self, yard: Yard) -> None:
+        issuer = structs.replace(tokens.issuer("corp"), prefix="corp:")
+        self.platform = Platform(issuers=(issuer,), authentication="required")
+        self._yard = yard
+        self._grants = Grants()
+        self._grants.stand(Standing(platform=self.platform, authentication="required", floor="required"))
+        self.publisher = Publisher(MemoryDriver(SystemClock()), yard.gateway, self._grants.access)
+        self._grants.renew()
+        for owner, each in yard.routes.items():
+            self.publisher.offer(owner, (each,))
+        self.publisher.open()
+
+    def bind(self, group: str, owners: list[Key]) -> None:
+        """A role about these, and a binding to a group."""
+        rule = {**_RULE, "resourceNames": [each.name for each in owners]}
+        self._grants.put_role(
+            ("default", group), {"metadata": {"name": group, "namespace": "default"}, "rules": [rule]}
+        )
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": group}
+        subjects = [{"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": f"corp:{group}"}]
+        body = {"metadata": {"name": group, "namespace": "default"}, "roleRef": reference, "subjects": subjects}
+        self._grants.put_binding(("default", group), body)
+
+    async def take_up(self) -> None:
+        """Turn it round, and tell the gateway."""
+        places = self._grants.renew()
+        owners = (
+            None if places is None else [Key(kind="ModelService", namespace=where, name=name) for where, name in places]
+        )
+        await self.publisher.regrant(owners)
+
+    async def in_force(self) -> None:
+        """Until the gateway acknowledged who may call what."""
+        routes = self._yard.routes
+        routes |= {owner: structs.replace(each, access=self._grants.access(owner)) for owner, each in routes.items()}
+        await self._yard.in_force(*routes)
+
+
+async def role_changes(yard: Yard, table: Measured) -> None:
+    """From a binding to a caller who may call now, evaluation, rendering and gateway together."""
+    everybody = list(yard.routes)
+    roles = Roles(yard)
+    yard.gateway.configure(roles.platform)
+    publishing = asyncio.create_task(roles.publisher.run())
+    await roles.in_force()
+    for number, (name, some) in enumerate(zip(_ROLES, (everybody[-1000:], everybody), strict=True)):
+        token = tokens.token("corp", sub="ana", groups=[f"team-{number}"])
+        async with OneCaller(yard.gateway.url, token) as caller:
+            assert (await caller.ask(some[-1].name))[0] == 403
+            cpu, began = yard.cpu(), time.monotonic()
+            roles.bind(f"team-{number}", some)
+            await roles.take_up()
+            await caller.until(some[-1].name, lambda status, _: status == 200, _PAUSE_SECONDS)
+            table.row(f"{name}: the last one may be called after", time.monotonic() - began, "s", _ROLES[name])
+            await roles.in_force()
+            took, after = time.monotonic() - began, yard.cpu()
+        table.row("  all in force after", took, "s", _ROLES[name])
+        table.row("  processor time of the control plane", after[0] - cpu[0], "s")
+        table.row("  processor time of Envoy", after[1] - cpu[1], "s")
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)
+
+
 async def requests(yard: Yard, table: Measured) -> None:
     """What one request costs Envoy, for the first and the last model, in turns."""
     first, *_, last = (each.name for each in yard.routes)
@@ -292,6 +370,7 @@ async def measure(models: int, rounds: int, table: Measured) -> None:
         await requests(yard, table)
         await changes(yard, table, rounds)
         await grants(yard, table)
+        await role_changes(yard, table)
 
 
 def main() -> int:

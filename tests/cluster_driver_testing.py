@@ -27,6 +27,8 @@ Object = dict[str, Any]
 SETTINGS = PodSettings(image_prefix=PREFIX, version=VERSION, pull_policy="Never")
 MIB = 2**20
 SMALL = Resources(cpu_request_millis=5, memory_request_bytes=16 * MIB, memory_limit_bytes=128 * MIB)
+_GRACE: Object = {"grace_seconds": 3.0}
+"""A process that is asked to end before it can hear that, as Python begins, lasts as long."""
 _PATIENCE_SECONDS = 60.0
 
 
@@ -70,12 +72,16 @@ class Rig:
     def crew(self, lever: str = "", **changes: Any) -> Task:
         """A task of two members that score."""
         owner = Key(kind="ModelJob", namespace=self.namespace.name, name="score")
-        return driver_rig.crew(f"score-job-1.{self.namespace.name}", **_filled(lever, {"owner": owner, **changes}))
+        return driver_rig.crew(
+            f"score-job-1.{self.namespace.name}", **_filled(lever, {"owner": owner, **_GRACE, **changes})
+        )
 
     def gang(self, lever: str = "", **changes: Any) -> Task:
         """A task of two members that run a program together."""
         owner = Key(kind="ModelJob", namespace=self.namespace.name, name="train")
-        return driver_rig.gang(f"train-job-1.{self.namespace.name}", **_filled(lever, {"owner": owner, **changes}))
+        return driver_rig.gang(
+            f"train-job-1.{self.namespace.name}", **_filled(lever, {"owner": owner, **_GRACE, **changes})
+        )
 
     async def apply(self, *actions: Action) -> None:
         """One after the other."""

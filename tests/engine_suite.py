@@ -134,9 +134,10 @@ class EngineSuite:
         async with Live.on(*place) as world, world.running():
             await world.serve("digits", FOREST)
             await world.until(lambda: world.ready("ModelService", "digits")[0] == "True")
+            await world.until(lambda: len(world.api.all(MODELS)) == 1)  # kinds are watched apart
             (model,) = world.api.all(MODELS)
-            assert world.ready("Model", model["metadata"]["name"])[:2] == ("True", "Prepared")
-            assert world.revisions() == ["digits-svc-00001"]
+            await world.until(lambda: world.ready("Model", model["metadata"]["name"])[:2] == ("True", "Prepared"))
+            await world.until(lambda: world.revisions() == ["digits-svc-00001"])
             assert world.answers("digits") == 200
             await world.api.patch(
                 MODELSERVICES, world.namespace, "digits", {"spec": {"replicas": 3}}, subresource="scale"

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote
 
 import msgspec
@@ -242,6 +242,7 @@ class Front:
         secret: str = settings.pop("gateway_secret", "")
         shadow: str = settings.pop("shadow", "")
         more: dict[str, str] = settings.pop("place", {})
+        command: tuple[str, ...] = settings.pop("command", ())
         self.work = ServeWork(
             models=tuple(
                 ModelWork(
@@ -250,6 +251,7 @@ class Front:
                     version=version,
                     digest=cache.put(path),
                     format=path.suffix.removeprefix("."),
+                    command=command,
                 )
                 for name, path in models.items()
             ),
@@ -279,7 +281,7 @@ class Front:
                 stderr=log,
             )
 
-    def __enter__(self) -> "Front":
+    def __enter__(self) -> Self:
         try:
             until(lambda: self._serving() or self.process.poll() is not None, 60)
             assert self._serving(), self.log

@@ -1,6 +1,5 @@
 """Modelyard in a cluster, as `modelyard install` puts it there from images of this checkout."""
 
-import json
 import os
 import subprocess
 import sys
@@ -29,12 +28,16 @@ class Installation:
         self.kubectl = cluster.kubectl
         self.context = cluster.kubectl("config", "current-context").strip()
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the commands."""
+        return {**os.environ, "KUBECONFIG": str(self.cluster.kubeconfig)}
+
     def run(self, *arguments: str, code: int | None = 0, stdin: str | None = None, seconds: float = 240) -> Output:
         """`modelyard ARGUMENTS --context ...`; code: the exit status that is expected, None for any."""
-        environment = {**os.environ, "KUBECONFIG": str(self.cluster.kubeconfig)}
         command = [sys.executable, "-m", "modelyard", *arguments, "--context", self.context]
         done = subprocess.run(
-            command, env=environment, input=stdin, capture_output=True, text=True, check=False, timeout=seconds
+            command, env=self.environment, input=stdin, capture_output=True, text=True, check=False, timeout=seconds
         )
         assert code is None or done.returncode == code, (
             f"modelyard {' '.join(arguments)} ended with {done.returncode}\n{done.stdout}{done.stderr}\n{self.told()}"
@@ -42,12 +45,12 @@ class Installation:
         return Output(done.stdout, done.stderr, done.returncode)
 
     def install(self, *options: str) -> Output:
-        """With the images of this checkout; again: an upgrade."""
+        """With the images of this checkout, and no options but these; again: an upgrade."""
         named = os.environ.get(PREFIX)
         if named:
-            return self.run("install", "--image-prefix", named, *options)
+            return self.run("install", "--defaults", "--image-prefix", named, *options)
         archives = self.load_images()
-        done = self.run("install", *options)
+        done = self.run("install", "--defaults", *options)
         self._restart_what_is_older(archives)
         return done
 
@@ -80,16 +83,12 @@ class Installation:
 
     def find(self, kind: str, name: str, namespace: str = SYSTEM) -> Object:
         """One object."""
-        found: Object = json.loads(self.kubectl("-n", namespace, "get", kind, name, "-o", "json"))
-        return found
+        return self.cluster.reading.one(namespace, kind, name)
 
     def pods(self, component: str) -> list[Object]:
         """Those of `operator` or `gateway`."""
         selector = f"app.kubernetes.io/name=modelyard,app.kubernetes.io/component={component}"
-        found: list[Object] = json.loads(self.kubectl("-n", SYSTEM, "get", "pods", "-l", selector, "-o", "json"))[
-            "items"
-        ]
-        return found
+        return self.cluster.reading.all(SYSTEM, "pods", "-l", selector)
 
     @property
     def url(self) -> str:

@@ -103,6 +103,11 @@ class ScriptedServer:
     def config(self) -> ClientConfig:
         return ClientConfig(server=f"http://127.0.0.1:{self.port}", token=self.token or None)
 
+    @property
+    def selection(self) -> dict[str, str]:
+        """What a reflector follows of it."""
+        return {}
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self

@@ -1,4 +1,7 @@
-"""The operator as a program, with memory twins in the place of pods and gateways. Arguments: those of the operator."""
+"""The operator as a program, with memory twins in the place of pods and gateways. Arguments: those of the operator.
+
+With the variable REAL_PODS it runs real ones, of the stand-in images.
+"""
 
 import asyncio
 import os
@@ -11,7 +14,7 @@ from modelyard.control.gateway.memory import MemoryGateway
 from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import Unit
 from modelyard.server import operator
-from modelyard.server.leading import Ground, Seams
+from modelyard.server.leading import Ground, Seams, pods
 
 
 class MemoryPods(MemoryDriver):
@@ -20,6 +23,9 @@ class MemoryPods(MemoryDriver):
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground.clock)
         self.synced = asyncio.Event()
+
+    async def follow(self) -> None:
+        await asyncio.Event().wait()
 
     async def run(self) -> None:
         self.synced.set()
@@ -37,6 +43,7 @@ class MemoryGateways(MemoryGateway):
         self._ground = ground
 
     url = "http://gateway.example"
+    compared: Collection[str] = ()
 
     async def __aenter__(self) -> Self:
         assert self._ground.identity().certificate.startswith("-----BEGIN CERTIFICATE")
@@ -60,4 +67,5 @@ class MemoryGateways(MemoryGateway):
 
 
 if __name__ == "__main__":
-    sys.exit(operator.main(sys.argv[1:], os.environ, Seams(driver=MemoryPods, gateways=MemoryGateways)))
+    driver = pods if os.environ.get("REAL_PODS") else MemoryPods
+    sys.exit(operator.main(sys.argv[1:], os.environ, Seams(driver=driver, gateways=MemoryGateways)))

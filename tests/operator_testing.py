@@ -101,7 +101,7 @@ class Operator:
     async def rest(self) -> str:
         """What else it says until it ends."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return (await self.process.stdout.read()).decode()
 
     def signal(self, which: signal.Signals) -> float:

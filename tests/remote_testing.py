@@ -25,6 +25,7 @@ from modelyard.control.gateway import process
 from modelyard.control.gateway.remote import Identity, RemoteGateway
 from modelyard.control.ir.platform import Platform
 from modelyard.control.ir.route import Endpoints
+from modelyard.control.ir.unit_secret import UnitSecret, none
 from modelyard.control.render import xds_bootstrap
 from modelyard.testing.gateway_suite import Bearer
 
@@ -105,10 +106,11 @@ class Trust:
 
 
 class GatewayPod:
-    """An Envoy that starts as in a pod. name: of the pod."""
+    """An Envoy that starts as in a pod. name: of the pod. zone: of its node."""
 
-    def __init__(self, pods: Pods, name: str, folder: Path) -> None:
+    def __init__(self, pods: Pods, name: str, folder: Path, zone: str = "") -> None:
         self.name = name
+        self.zone = zone
         self.folder = folder / name
         self.namespace, self.address = pods.add()
         self.process: asyncio.subprocess.Process | None = None
@@ -150,6 +152,7 @@ class GatewayPod:
             (self.folder / name).write_text(text)
         argv = ["ip", "netns", "exec", self.namespace, str(process._binary())]
         argv += ["-c", str(self.folder / "bootstrap.yaml"), "--service-node", self.name, *xds_bootstrap.ARGUMENTS]
+        argv += ["--service-zone", self.zone]
         with (self.folder / "out.log").open("ab") as out, (self.folder / "err.log").open("ab") as err:
             self.process = await asyncio.create_subprocess_exec(
                 *launch.command(argv, limits={"core": 0}), stdin=subprocess.DEVNULL, stdout=out, stderr=err
@@ -347,9 +350,9 @@ class RemoteRig:
         self._stack = stack
         self._caller = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20))
 
-    async def add_pod(self, port: int = 0) -> GatewayPod:
+    async def add_pod(self, port: int = 0, zone: str = "") -> GatewayPod:
         """Another one, started and not waited for. port: where it finds who decides."""
-        pod = GatewayPod(self.network, f"gateway-{self._count}", self.folder)
+        pod = GatewayPod(self.network, f"gateway-{self._count}", self.folder, zone)
         self._count += 1
         self.pods.append(pod)
         pod.mount(self.trust.gateway(), self.trust.authority.pem)
@@ -384,8 +387,8 @@ class RemoteRig:
 
 
 @asynccontextmanager
-async def remote_rig(count: int) -> AsyncIterator[RemoteRig]:
-    """With so many pods, which are ready and know of no route."""
+async def remote_rig(count: int, secret: UnitSecret = none) -> AsyncIterator[RemoteRig]:
+    """With so many pods, which are ready and know of no route. secret: of units."""
     trust = Trust()
     with pods() as network:
         async with AsyncExitStack() as stack:
@@ -395,6 +398,7 @@ async def remote_rig(count: int) -> AsyncIterator[RemoteRig]:
                 identity=lambda: trust.identity,
                 clock=SystemClock(),
                 address=lambda: "models.example.com",
+                secret=secret,
             )
             gateway.configure(Platform(authentication="none"))
             await stack.enter_async_context(gateway)

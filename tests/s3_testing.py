@@ -41,11 +41,12 @@ def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
 
 
 class S3:
-    """`weed mini` on ports and a folder that stay the same over restarts."""
+    """`weed mini` on ports and a folder that stay the same over restarts. more: options of weed."""
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1", more: tuple[str, ...] = ()) -> None:
         self.folder = folder
         self.address = address
+        self.more = more
         self.port, self._filer, self._master, self._volume = free_ports(4, address)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -88,7 +89,7 @@ class S3:
             str(WEED), "mini", f"-dir={self.folder}/s3", f"-ip={self.address}", f"-ip.bind={self.address}",
             f"-bucket={','.join(BUCKETS)}", f"-s3.port={self.port}", f"-filer.port={self._filer}",
             f"-master.port={self._master}", f"-volume.port={self._volume}", "-admin.ui=false", "-webdav=false",
-            "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false",
+            "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.telemetry=false", *self.more,
         ]  # fmt: skip
         keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
         environment = {**os.environ, **keys, "TMPDIR": str(self.folder)}  # where it leaves logs
@@ -135,12 +136,12 @@ Decide = Callable[[bytes], str]
 
 
 class LossyProxy:
-    """A proxy on loopback in front of a server. One thread for each direction of a connection."""
+    """A proxy in front of a server at the same address. One thread for each direction of a connection."""
 
-    def __init__(self, port: int, decide: Decide) -> None:
-        self._target = port
+    def __init__(self, port: int, decide: Decide, address: str = "127.0.0.1") -> None:
+        self._target = (address, port)
         self._decide = decide
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((address, 0))
         self.port: int = self._listener.getsockname()[1]
         self.dropped = 0
         threading.Thread(target=self._accept, daemon=True).start()
@@ -155,7 +156,7 @@ class LossyProxy:
             except OSError:
                 return
             try:
-                server = socket.create_connection(("127.0.0.1", self._target), timeout=5)
+                server = socket.create_connection(self._target, timeout=5)
             except OSError:
                 client.close()
                 continue

@@ -7,7 +7,7 @@ from tools.images import build, interpreter, layers, oci, system
 from tools.images.cache import Cache, Made
 
 PROGRAM = Path(__file__).parent / "cluster" / "stand_in.py"
-PARTS = ("front", "fetch", "prepare", "jobs", "streams")
+PARTS = ("front", "fetch", "prepare", "jobs", "streams", "progress")
 PREFIX = "localhost/modelyard-stand-in-"
 VERSION = "1"
 

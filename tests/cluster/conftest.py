@@ -5,14 +5,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from cluster_testing import HOST, Cluster, Namespace, connected
 from cluster_testing import namespace as fresh
 from installation_testing import Installation
 from nats_testing import Nats
 from s3_testing import S3
+from stand_in_image_testing import archive
 
 _failed = pytest.StashKey[bool]()
+_SINGLE = ("test_driver_", "test_goldens", "test_api_faults")
+"""Modules whose tests have nothing in common that is dear to make."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n` each worker has a node of its own, and a module stays on one; single tests fill what is left."""
+    return Modules(config, log)
+
+
+class Modules(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed
+    """The largest modules first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return nodeid if Path(module).name.startswith(_SINGLE) else module
 
 
 @pytest.hookimpl(wrapper=True)
@@ -24,16 +42,23 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster: kubeconfig, kubectl, and `node` for its inside (skipped on another cluster than ours)."""
-    return connected(tmp_path_factory.mktemp("home"))
+    with connected(tmp_path_factory.mktemp("home")) as found:
+        yield found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def defined(cluster: Cluster) -> Cluster:
     """The cluster, with our kinds of this checkout."""
     cluster.define()
     return cluster
+
+
+@pytest.fixture(scope="session")
+def stand_in(cluster: Cluster) -> None:
+    """The image of `stand_in.py` is in the node."""
+    cluster.node.load(archive())
 
 
 @pytest.fixture

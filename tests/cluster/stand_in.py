@@ -65,6 +65,8 @@ def act() -> None:
     if "hungry" in LEVERS:
         eaten = [os.urandom(2**20) for _ in range(int(LEVERS["hungry"]))]
         print(len(eaten))
+    if "hang" in LEVERS:
+        over.wait()
 
 
 def front() -> None:
@@ -89,7 +91,8 @@ def prepare() -> None:
 
 
 def jobs() -> None:
-    listen(os.environ["MODELYARD_REPORT_LISTEN"])
+    if "MODELYARD_REPORT_LISTEN" in os.environ:
+        listen(os.environ["MODELYARD_REPORT_LISTEN"])
     act()
     if int(os.environ.get("MODELYARD_ATTEMPT", "1")) < int(LEVERS.get("from", "1")):
         sys.exit(7)
@@ -97,6 +100,13 @@ def jobs() -> None:
         with open(os.environ["MODELYARD_PROGRAM"] + "/output/said") as file:
             report(job={"run": 1, "done": True, "note": file.read()}, final=True)
         return
+    if "fatal" in LEVERS:
+        report(failure={"reason": LEVERS["fatal"], "message": "line 7 is damaged"}, final=True)
+        sys.exit(3)
+    if "retry" in LEVERS:
+        told = {"reason": LEVERS["retry"], "message": "the store does not answer", "retry": True}
+        report(failure=told, final=True)
+        sys.exit(4)
     if "progress" in LEVERS:
         report(job={"run": 1, "shards": 4, "committed": 1})
     done_at = time.monotonic() + float(LEVERS["done"] or 0) if "done" in LEVERS else None
@@ -104,18 +114,41 @@ def jobs() -> None:
         if done_at is not None and time.monotonic() >= done_at:
             report(job={"run": 1, "done": True, "shards": 4, "committed": 4, "note": f"by {INDEX}"}, final=True)
             return
+    time.sleep(float(LEVERS.get("drain", 0)))
     sys.exit(143)
 
 
-def streams() -> None:
+def progress() -> None:
     listen(os.environ["MODELYARD_REPORT_LISTEN"])
+    while not over.wait(0.05):
+        try:
+            with open(os.environ["MODELYARD_PROGRAM"] + "/progress.json") as file:
+                report(job={"percent": json.load(file)["progressPercentage"], "note": "running"})
+        except FileNotFoundError:
+            pass
+
+
+def streams() -> None:
     act()
-    report(stream={"ready": "waits" not in LEVERS, "connected": True, "records": 7})
+    with open(os.environ["MODELYARD_WORK"], "rb") as file:
+        cleans = "clean" in json.load(file)
+    if cleans:
+        report(clean={"done": True}, final=True)
+        return
+    listen(os.environ["MODELYARD_REPORT_LISTEN"])
+    if "away" in LEVERS:
+        report(stream={"problem": {"reason": "BrokerUnreachable", "message": "nobody listens there", "retry": True}})
+    else:
+        records = 0 if "progress" in LEVERS else 7
+        report(stream={"ready": "waits" not in LEVERS, "connected": True, "records": records})
+    if "progress" in LEVERS and not over.wait(float(LEVERS["progress"] or 3)):  # longer than somebody who asks waits
+        report(stream={"ready": True, "connected": True, "records": 7})
     over.wait()
+    time.sleep(float(LEVERS.get("drain", 0)))
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: over.set())
+    signal.signal(signal.SIGTERM, lambda *_: None if "stubborn" in LEVERS else over.set())
     status = 0
     try:
         globals()[os.path.basename(__file__).removesuffix(".py")]()

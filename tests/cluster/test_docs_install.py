@@ -53,7 +53,7 @@ def test_it_is_installed_looked_at_and_removed_as_written(installed: Installatio
 
 
 def test_it_is_upgraded_as_written_and_nothing_of_models_restarts(installed: Installation, tmp_path: Path) -> None:
-    compare, command, count, history = blocks("upgrade.md")
+    compare, command, prune, count, history = blocks("upgrade.md")
     installed.install()
     compared = said(installed, tmp_path, compare)
     assert compared.startswith("modelyard ")
@@ -61,6 +61,11 @@ def test_it_is_upgraded_as_written_and_nothing_of_models_restarts(installed: Ins
     assert "is ready" in said(installed, tmp_path, command)
     assert {pod["metadata"]["uid"] for name in ("operator", "gateway") for pod in installed.pods(name)} == before
     said(installed, tmp_path, count)
+    assert "pruned" not in said(installed, tmp_path, prune)
+    former = ("-n", SYSTEM, "create", "configmap", "former", "--save-config")
+    installed.kubectl(*former)
+    installed.kubectl("-n", SYSTEM, "label", "configmap", "former", "app.kubernetes.io/managed-by=modelyard-install")
+    assert "configmap/former pruned" in said(installed, tmp_path, prune)
     assert "REVISION" in said(installed, tmp_path, history)
 
 
@@ -70,7 +75,7 @@ def test_the_page_names_what_is_installed() -> None:
     made = manifests(Options(version="1"), crds())
     people = {"Namespace", "Deployment", "Service"}
     expected = {each["metadata"]["name"] for each in made if each["kind"] in people} - {"modelyard-xds"}
-    assert named == expected | {"modelyard"}
+    assert named == expected | {"modelyard", "modelyard-install"}
 
 
 def test_the_options_of_the_page_are_those_of_command_and_chart(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from cluster_driver_testing import MIB, Rig, driving
-from cluster_testing import Cluster, Namespace
+from cluster_testing import Namespace
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import RetryLater
 from modelyard.control.ir.actions import Adjust, Forget, Run
@@ -13,14 +13,10 @@ from modelyard.control.ir.pod import Pod
 from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import Resources
 from modelyard.wire.work import RunWork, WorkSpec
-from stand_in_image_testing import PREFIX, VERSION, archive
+from stand_in_image_testing import PREFIX, VERSION
 
+pytestmark = pytest.mark.usefixtures("stand_in")
 IMAGE = f"{PREFIX}runtime:{VERSION}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def image(cluster: Cluster) -> None:
-    cluster.node.load(archive())
 
 
 async def test_a_task_leaves_its_report_until_it_is_forgotten(namespace: Namespace) -> None:
@@ -175,6 +171,22 @@ async def test_a_program_runs_in_an_image_of_its_own_before_its_output_is_commit
         assert ended.report is not None, ended.message
         assert ended.report.job is not None
         assert ended.report.job.note == "rank 0"
+
+
+async def test_a_program_in_its_own_image_is_heard_while_it_runs(namespace: Namespace) -> None:
+    async with driving(namespace) as rig:
+        tell = "import os, time; open(os.environ['PROGRESS_FILE'], 'w').write('{\"progressPercentage\": 40}')"
+        program = ("/usr/local/bin/python3", "-c", f"{tell}; time.sleep(600)")
+        run = RunWork(job="uid-2", job_name="default/train", command=program)
+        train = rig.gang(work=WorkSpec(run=run), pod=Pod(image=IMAGE), parallelism=1, gang=False)
+        await rig.apply(Run(task=train))
+
+        def told() -> bool:
+            found = rig.result(train.name)
+            reports = [each.report for each in found.members if each.report] if found else []
+            return [each.job.percent for each in reports if each.job] == [40]
+
+        await rig.until(told, "it tells how far it is")
 
 
 async def test_a_program_that_fails_in_its_own_image_says_so(namespace: Namespace) -> None:

@@ -5,19 +5,15 @@ import json
 import pytest
 
 from cluster_driver_testing import MIB, SETTINGS, SMALL, driving, fetched_model
-from cluster_testing import Cluster, Namespace
+from cluster_testing import Namespace
 from modelyard.base.conditions import Reason
 from modelyard.control.ir.actions import Resize, Run, Start, Stop
 from modelyard.control.ir.observed import ReplicaState
 from modelyard.control.ir.pod import Pod
 from modelyard.control.ir.unit import Credential, Resources, SecretKey, Variable
 from modelyard.control.render.kube_pod import PodSettings
-from stand_in_image_testing import archive
 
-
-@pytest.fixture(scope="module", autouse=True)
-def image(cluster: Cluster) -> None:
-    cluster.node.load(archive())
+pytestmark = pytest.mark.usefixtures("stand_in")
 
 
 async def test_an_image_that_cannot_be_had(namespace: Namespace) -> None:

@@ -5,16 +5,12 @@ import json
 import pytest
 
 from cluster_driver_testing import Rig, driving
-from cluster_testing import Cluster, Namespace
+from cluster_testing import Namespace
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.ir.actions import Resize, Start, Stop
 from modelyard.control.ir.observed import ReplicaState
-from stand_in_image_testing import archive
 
-
-@pytest.fixture(scope="module", autouse=True)
-def image(cluster: Cluster) -> None:
-    cluster.node.load(archive())
+pytestmark = pytest.mark.usefixtures("stand_in")
 
 
 async def test_a_started_unit_gets_ready_with_an_address_for_each_replica(namespace: Namespace) -> None:

@@ -180,6 +180,56 @@ def test_nodes_are_drained_one_pod_at_a_time(installed: Installation) -> None:
     until(allowed)
 
 
+def test_options_are_remembered_and_what_they_leave_out_goes(installed: Installation) -> None:
+    try:
+        told = installed.run("install", "--no-network-policies", "--gateway-service", "NodePort").out
+        assert "network-policies: yes -> no" in told
+        assert "gateway-service: ClusterIP -> NodePort" in told
+        assert "networkpolicy/modelyard-gateway deleted" in told
+        assert installed.kubectl("-n", SYSTEM, "get", "networkpolicies", "-o", "name") == ""
+        before = pods(installed)
+        again = installed.run("install").out
+        assert "as before: --gateway-service=NodePort --no-network-policies" in again
+        assert "configured" not in again
+        assert pods(installed) == before
+        printed = yaml.safe_load_all(installed.run("install", "--print").out)
+        (service,) = [each for each in printed if (each["kind"], name_of(each)) == ("Service", "modelyard-gateway")]
+        assert service["spec"]["type"] == "NodePort", "--print with a context takes them, too"
+        back = installed.run("install", "--defaults").out
+        assert "gateway-service: NodePort -> ClusterIP" in back
+        assert "networkpolicy/modelyard-gateway created" in back
+    finally:
+        installed.install()
+
+
+def test_what_a_former_version_has_installed_goes_and_what_only_looks_like_it_stays(installed: Installation) -> None:
+    labels = installed.find("serviceaccount", "modelyard-operator")["metadata"]["labels"]
+
+    def made(kind: str, name: str, manager: str, version: str = "v1", **more: Any) -> str:
+        place = {} if kind.startswith("Cluster") else {"namespace": SYSTEM}
+        body = {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": labels, **place}, **more}
+        apply = ("apply", "--server-side", "--field-manager", manager, "-f", "-")
+        installed.kubectl(*apply, stdin=json.dumps(body))
+        return f"{kind.lower()}/{name}"
+
+    former = made("ClusterRole", "modelyard-former", "modelyard-install", "rbac.authorization.k8s.io/v1", rules=[])
+    account = made("ServiceAccount", "modelyard-former", "modelyard-install")
+    copied, secret = made("ConfigMap", "copied", "kubectl"), made("Secret", "modelyard-keys", "modelyard-install")
+    try:
+        done = installed.run("install")
+        for gone in (former, account):
+            assert f"{gone} deleted: it is not needed any more" in done.out
+            assert installed.kubectl.run("-n", SYSTEM, "get", gone, code=None).code == 1
+        assert f"{copied} is not of this version, and was not made by this command: it stays" in done.err
+        assert installed.kubectl("-n", SYSTEM, "get", copied, secret, "-o", "name").split() == [copied, secret]
+    finally:
+        installed.kubectl("-n", SYSTEM, "delete", copied, secret)
+
+
+def name_of(body: Object) -> str:
+    return str(body["metadata"]["name"])
+
+
 def test_an_image_that_is_nowhere_is_told_with_the_next_step(installed: Installation) -> None:
     try:
         done = installed.run("install", "--image-tag", "is-not-there", "--timeout", "20s", code=3)

@@ -20,6 +20,15 @@ from stand_in_image_testing import PREFIX, VERSION, archive
 Object = dict[str, Any]
 FILES, ROWS = 12, 20_000
 SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "512Mi"}}
+TRAIN = """
+import os, time
+with open(os.environ["PROGRESS_FILE"], "w") as file:
+    file.write('{"progressPercentage": 40}')
+while not os.path.exists(os.environ["OUTPUT_DIR"] + "/seen"):
+    time.sleep(0.1)
+with open(os.environ["OUTPUT_DIR"] + "/weights", "w") as file:
+    file.write("7")
+"""
 MEET = """
 import os, socket
 rank, folder = int(os.environ["RANK"]), os.environ["OUTPUT_DIR"]
@@ -103,13 +112,16 @@ def test_every_row_is_scored_once_although_pods_the_kubelet_and_the_leader_are_k
 @pytest.mark.usefixtures("installed")
 def test_a_program_in_a_users_image_leaves_what_is_committed(cluster: Cluster, namespace: Namespace, lake: S3) -> None:
     cluster.node.load(archive())
-    write = "import os; open(os.environ['OUTPUT_DIR'] + '/weights', 'w').write('7')"
     run = {
-        "command": ["/usr/local/bin/python3", "-c", write],
+        "command": ["/usr/local/bin/python3", "-c", TRAIN],
         "environment": {"image": f"{PREFIX}runtime:{VERSION}"},
         "output": {"uri": "s3://data/trained/", "credentials": "lake"},
     }
     namespace.apply(job("train", run=run))
+    until(lambda: namespace.find("modeljob", "train").get("status", {}).get("progressPercentage") == 40, 120)
+    (pod,) = namespace.all("pods", "-l", "modelyard.dev/job=train")
+    seen = "import os; open(os.environ['OUTPUT_DIR'] + '/seen', 'w')"
+    namespace("exec", pod["metadata"]["name"], "-c", "program", "--", "/usr/local/bin/python3", "-c", seen)
     assert finish(namespace, "train").startswith("Complete: "), namespace.told()
     assert [each for each in _keys(lake, "trained/") if each.endswith("weights")]
 

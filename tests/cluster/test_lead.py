@@ -1,5 +1,6 @@
 """Which operator leads on a real cluster, when the one that does is killed, stopped, or ends in order."""
 
+import datetime
 import json
 import time
 from collections.abc import Iterator
@@ -8,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from cluster.node.files import AUDIT
+from cluster_serving_testing import service
+from cluster_testing import Namespace
 from installation_testing import SYSTEM, Installation
 from kubectl_testing import until
 
@@ -35,12 +39,18 @@ class Operators:
 
     def signal(self, pod: str, which: str) -> float:
         """To the process in a pod; -> when."""
-        (status,) = self.pods()[pod]["status"]["containerStatuses"]
-        container = status["containerID"].removeprefix("containerd://")
-        tasks = self.installed.cluster.node.exec("ctr", "-n", "k8s.io", "tasks", "ls")
-        (pid,) = (line.split()[1] for line in tasks.splitlines() if line.startswith(container))
-        self.installed.cluster.node.exec("kill", f"-{which}", pid)
+        self.installed.cluster.signal(self.pods()[pod], f"SIG{which}")
         return time.monotonic()
+
+    def writes(self, pod: str) -> list[tuple[float, str]]:
+        """What the API server was asked by a pod to change: when (seconds since 1970), and what."""
+        found = []
+        for line in (self.installed.cluster.node.work / AUDIT).read_text().splitlines():
+            noted = json.loads(line)
+            if noted["user"].get("extra", {}).get("authentication.kubernetes.io/pod-name") == [pod]:
+                at = datetime.datetime.fromisoformat(noted["requestReceivedTimestamp"])
+                found.append((at.timestamp(), f"{noted['verb']} {noted['requestURI']}"))
+        return found
 
     def changes(self, before: str, seconds: float) -> str:
         """Wait until another one leads."""
@@ -101,12 +111,23 @@ def test_when_the_leader_is_killed_the_other_one_leads_after_the_lease(operators
 
 
 @pytest.mark.timeout(300)
-def test_a_leader_that_was_stopped_for_long_writes_nothing_when_it_wakes(operators: Operators) -> None:
+def test_a_leader_that_was_stopped_for_long_writes_nothing_when_it_wakes(
+    operators: Operators, namespace: Namespace
+) -> None:
     leader = operators.leader()
+    namespace.apply(service("before", "nothing"))
+    until(lambda: namespace.find("modelservice", "before").get("status"), 30)
     operators.signal(leader, "STOP")
     other = operators.changes(leader, 40)
+    namespace.apply(service("meanwhile", "nothing"))
+    namespace("delete", "modelservice", "before")
+    until(lambda: namespace.find("modelservice", "meanwhile").get("status"), 30)
+    woken = time.time()
     operators.signal(leader, "CONT")
     until(lambda: operators.ended(leader) != {}, 30)
     assert operators.ended(leader)["exitCode"] == 1
     assert "is lost: it could not be renewed for" in operators.logs(leader, "--previous")
     assert operators.leader() == other
+    assert any("modelservices/before/status" in what for _, what in operators.writes(leader))
+    assert any("modelservices/meanwhile/status" in what for _, what in operators.writes(other))
+    assert [what for at, what in operators.writes(leader) if at >= woken] == []

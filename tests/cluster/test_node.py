@@ -56,8 +56,8 @@ def test_pods_find_services_by_name_and_reach_what_tests_serve(
         return states[0].get("state", {}).get("terminated")
 
     found = json.loads(until(ended, 60)["message"])
-    assert found[f"{api}:443"] == "10.96.0.1"
-    assert found[f"{dns}:53"] == "10.96.0.10"
+    assert found[f"{api}:443"] == cluster.node.which.api
+    assert found[f"{dns}:53"] == cluster.node.which.dns
     assert found[f"{HOST}:{s3.port}"] == found[f"{HOST}:{nats.port}"] == HOST
     assert "name resolution" in found[f"{outside}:443"], "nothing leaves this machine"
 

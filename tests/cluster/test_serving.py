@@ -1,9 +1,10 @@
 """Services on a real cluster: applied, called by ServiceAccounts, and never failing while things go wrong."""
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,9 @@ from cluster_testing import HOST, Cluster, Namespace
 from cluster_testing import namespace as fresh
 from installation_testing import SYSTEM, Installation
 from kubectl_testing import until
+from modelyard.control.plan.certificates import OVERLAP_SECONDS
+from modelyard.server import certificates
+from modelyard.server.system_secrets import AUTHORITIES, GATEWAY
 from s3_testing import S3
 from yard_testing import Load, call
 
@@ -175,10 +179,67 @@ def restart_api_server(shop: Shop) -> None:
     node.start("kube-apiserver")
 
 
+def rotate_certificates(shop: Shop) -> None:
+    """Another authority signs, the former one is forgotten, and who leads then knows the new one alone.
+
+    The days between the steps are left out, so each waits here until the kubelet has brought it to the gateways.
+    """
+    before = started(shop)
+    authorities = certificates.read(stored(shop, AUTHORITIES))
+    signs_at = time.time() + 16.0
+    coming = certificates.advanced(certificates.Kept(), signs_at - OVERLAP_SECONDS + 3600.0).current
+    assert coming is not None
+    store(shop, AUTHORITIES, certificates.data(replace(authorities, next=coming)))
+    until(lambda: coming.certificate.strip() in taken_up(shop, "ca.crt"), 15)
+    until(lambda: stored(shop, AUTHORITIES)["ca.crt"] == coming.certificate, 30)
+    assert time.time() >= signs_at - 1.0  # certificates know whole seconds
+    until(lambda: signed(stored(shop, GATEWAY)["tls.crt"], coming.certificate), 20)
+    until(lambda: taken_up(shop, "tls.crt") == stored(shop, GATEWAY)["tls.crt"], 20)
+    store(shop, AUTHORITIES, {**stored(shop, AUTHORITIES), "switched": b"1"})
+    until(lambda: taken_up(shop, "ca.crt") == coming.certificate, 20)
+    (leader,) = leaders(shop)
+    shop.installed.kubectl("-n", SYSTEM, "delete", "pod", leader, "--wait=false")
+    until(lambda: leaders(shop) - {leader}, 60)
+    assert started(shop) == before
+
+
+def signed(certificate: bytes, authority: bytes) -> bool:
+    life = certificates.life(certificate, [authority])
+    return life is not None and life.issuer != ""
+
+
+def started(shop: Shop) -> set[tuple[str, int]]:
+    """The containers of gateways, and how often each was started."""
+    found = shop.installed.pods("gateway")
+    return {(each["metadata"]["uid"], each["status"]["containerStatuses"][0]["restartCount"]) for each in found}
+
+
+def stored(shop: Shop, secret_name: str) -> dict[str, bytes]:
+    data = shop.installed.find("secret", secret_name)["data"]
+    return {key: base64.b64decode(value) for key, value in data.items()}
+
+
+def store(shop: Shop, secret_name: str, data: dict[str, bytes]) -> None:
+    body = {"data": {key: base64.b64encode(value).decode() for key, value in data.items()}}
+    patch = ("patch", "secret", secret_name, "--type=merge", "--patch-file=/dev/stdin")
+    shop.installed.kubectl("-n", SYSTEM, *patch, stdin=json.dumps(body))
+
+
+def taken_up(shop: Shop, file: str) -> bytes:
+    """What all gateways have in a file of certificates; b"" while they differ. A changed pod is looked after."""
+    pods = shop.installed.pods("gateway")
+    names = [each["metadata"]["name"] for each in pods]
+    shop.installed.kubectl("-n", SYSTEM, "annotate", "--overwrite", "pod", *names, f"looked={time.time():.1f}")
+    folder = "/var/lib/kubelet/pods/{}/volumes/kubernetes.io~secret/tls/"
+    paths = [folder.format(each["metadata"]["uid"]) + file for each in pods]
+    found = {shop.installed.cluster.node.exec("cat", path).encode() for path in paths}
+    return found.pop() if len(found) == 1 else b""
+
+
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     "happening",
-    [kill_leader, kill_operators, delete_gateway_pod, replace_all_of_ours, restart_api_server],
+    [kill_leader, kill_operators, delete_gateway_pod, replace_all_of_ours, rotate_certificates, restart_api_server],
     ids=lambda each: each.__name__,
 )
 def test_nothing_fails_and_changes_arrive_afterwards(shop: Shop, happening: Callable[[Shop], None]) -> None:

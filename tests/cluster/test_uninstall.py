@@ -29,6 +29,15 @@ def model(name: str, kind: str, spec: Object) -> Object:
     return {"apiVersion": "modelyard.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
 
 
+def leave_former_role(installed: Installation) -> None:
+    """As a former version could have."""
+    labels = installed.find("serviceaccount", "modelyard-operator")["metadata"]["labels"]
+    metadata = {"name": "modelyard-former", "labels": labels}
+    body = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": metadata, "rules": []}
+    apply = ("apply", "--server-side", "--field-manager=modelyard-install", "-f", "-")
+    installed.kubectl(*apply, stdin=json.dumps(body))
+
+
 def left(installed: Installation) -> list[str]:
     """What bears our name, and what has finalizers of ours."""
     kinds = "crd,clusterrole,clusterrolebinding,namespace"
@@ -50,7 +59,9 @@ def test_it_refuses_while_there_are_objects_then_goes_and_comes_again(
     assert len(namespace.all("modelservices")) == 2
     assert going.find("deployment", "modelyard-operator")["spec"]["replicas"] == 2
 
+    leave_former_role(going)
     done = going.run("uninstall", "--delete-objects")
+    assert "clusterrole/modelyard-former deleted" in done.out
     assert "server https://" in done.out.splitlines()[0]
     assert done.out.splitlines()[-1] == "Modelyard is removed"
     assert "namespace/modelyard-system deleted" in done.out

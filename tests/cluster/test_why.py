@@ -1,6 +1,5 @@
 """Conditions on a real cluster name the real cause, and `modelyard why` says what to do."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +24,7 @@ def lake(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def ready(namespace: Namespace, kind: str, name: str) -> Object:
     """The main condition, {} while there is none."""
-    found = json.loads(namespace("get", kind, name, "-o", "json"))
+    found = namespace.find(kind, name)
     wanted = "Complete" if kind == "modeljob" else "Ready"
     return next((each for each in found.get("status", {}).get("conditions", ()) if each["type"] == wanted), {})
 

@@ -17,7 +17,7 @@ from modelyard.api.model import Model
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelService
 from modelyard.api.stream import ModelStream
-from modelyard.control.ir.observed import Capabilities, Observed, ObservedRoute
+from modelyard.control.ir.observed import Capabilities, Load, Observed, ObservedRoute
 from modelyard.control.ir.revision import JobRevision, Revision
 from modelyard.control.plan import diff, job, model, service, stream, stream_clean
 from modelyard.control.plan.views import GoingStreamView, JobView, ModelView, Outcome, ServiceView, StreamView
@@ -78,6 +78,7 @@ def _outcome(area: str, given: dict[str, Any], observed: Observed) -> Outcome:
         route=msgspec.convert(given.get("route", {}), ObservedRoute),
         capabilities=_capabilities(given, "threads"),
         gateway_url="http://127.0.0.1:8080",
+        load=msgspec.convert(given.get("load", []), tuple[Load, ...]),
     )
     return service.desire(service_view, NOW)
 
@@ -129,7 +130,7 @@ def _shown(outcome: Outcome, observed: Observed) -> dict[str, Any]:
         "numbersOnly": outcome.numbers_only,
         "obsoleteModels": list(outcome.obsolete_models),
         "status": outcome.status,
-        "events": [f"{each.type} {each.reason}: {each.message}" for each in outcome.events],
+        "events": [f"{each.type} {each.reason}: {each.message}" for each in (*outcome.happened, *outcome.events)],
         "wakeInSeconds": None if outcome.wake_at is None else round(outcome.wake_at - NOW, 3),
     }
     return {key: value for key, value in shown.items() if value}

@@ -52,7 +52,7 @@ EFFECTS: Mapping[str, Mapping[str, Effect]] = {
     },
     "Model": dict.fromkeys(
         (
-            *("uri", "credentials", "serviceAccountName", "digest", "format", "formatVersion", "trust"),
+            *("uri", "credentials", "serviceAccountName", "podTemplate", "digest", "format", "formatVersion", "trust"),
             *("inputs", "outputs"),
         ),
         Effect.READ,

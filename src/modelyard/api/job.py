@@ -231,8 +231,8 @@ class ModelJobSpec(Part):
     env: Env | None = None
     """Environment variables of the model's process, or of the program. Cannot be changed."""
     service_account_name: ServiceAccountName | None = None
-    """ServiceAccount of the pods on Kubernetes, by default that of the Model; no token of it is mounted. Without effect
-    on one machine. Cannot be changed."""
+    """ServiceAccount of the pods on Kubernetes, by default that of the Model. Its cloud identity opens stores where
+    credentials hold no keys; no token of the API is mounted. Without effect on one machine. Cannot be changed."""
     pod_template: PodTemplate | None = None
     """Overlay over the pods on Kubernetes. It is recorded when the job starts; a later change has no effect."""
     suspend: bool = False

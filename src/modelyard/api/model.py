@@ -18,7 +18,7 @@ from modelyard.api.fields import (
     Word,
     rules,
 )
-from modelyard.api.pod import ServiceAccountName
+from modelyard.api.pod import PodTemplate, ServiceAccountName
 
 _IMMUTABLE = rules(
     ("self == oldSelf", "cannot be changed: make a new Model, or read it again with 'modelyard refresh'")
@@ -45,8 +45,12 @@ class ModelSpec(Part):
     """Secret in the same namespace with the keys of the store, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY;
     token for https://. Only the process that fetches the artifact gets them, before anything of the model runs."""
     service_account_name: ServiceAccountName | None = None
-    """ServiceAccount of the pods that fetch the artifact on Kubernetes; no token of it is mounted. Without effect on
-    one machine."""
+    """ServiceAccount of the pods that fetch and read the artifact on Kubernetes, and of those that run it and name no
+    other. Its cloud identity opens the store where credentials hold no keys; no token of the API is mounted. Without
+    effect on one machine."""
+    pod_template: PodTemplate | None = None
+    """Overlay over the pods that fetch and read the artifact on Kubernetes, once; those that run it have one of their
+    own. Without effect on one machine."""
     digest: Annotated[Digest, Field(json_schema_extra=_IMMUTABLE)] | None = None
     """Pins the content: sha256: over the sorted paths and contents. Anything else is refused as DigestMismatch."""
     format: Word | None = None

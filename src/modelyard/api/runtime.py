@@ -34,8 +34,12 @@ class Process(Part):
     command: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...], Field(min_length=1, max_length=64)
     ]
-    """Program and arguments of a worker that speaks the worker protocol on file descriptors 3 and 4. A relative
-    program is looked up on PATH. The worker finds the artifact in the environment variable MODEL_DIR."""
+    """Program and arguments of a worker that speaks the worker protocol on file descriptors 3 and 4, or, in an image,
+    by the pipes in the folder MODELYARD_PIPES. A relative program is looked up on PATH. The worker finds the artifact
+    in the environment variable MODEL_DIR."""
+    image: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Container image in which the worker runs, on Kubernetes, beside a server of Modelyard; for example
+    ghcr.io/acme/r-worker:4.4. Nothing of Modelyard needs to be in it. Not supported on one machine."""
 
 
 class Probe(Part):

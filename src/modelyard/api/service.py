@@ -141,10 +141,12 @@ class ModelServiceSpec(Part):
     env: Env | None = None
     """Environment variables of the model's process, besides the Runtime's."""
     service_account_name: ServiceAccountName | None = None
-    """ServiceAccount of the pods on Kubernetes, by default that of the Model; no token of it is mounted. A change makes
-    a new revision. Without effect on one machine."""
+    """ServiceAccount of the pods on Kubernetes, by default that of the Model. Its cloud identity fetches the artifact
+    where credentials hold no keys; no token of the API is mounted. A change makes a new revision. Without effect on one
+    machine."""
     pod_template: PodTemplate | None = None
-    """Overlay over the pods on Kubernetes. A change makes a new revision."""
+    """Overlay over the pods on Kubernetes. A change makes a new revision. The pod that reads an artifact named by
+    model.uri runs where these do: see Model.spec.podTemplate."""
     timeout: Duration = "60s"
     """How long a request may take, retries included, before the caller gets 504."""
     visibility: Literal["public", "internal"] | None = None
@@ -200,6 +202,11 @@ class MirrorResult(Part):
     """Between two numbers of two answers of the revision that serves."""
     largest_relative_noise: _Figure = "0"
     """The same, relative to the larger of the two numbers."""
+    latency_milliseconds: _Count | None = None
+    """How long this revision takes for a request, the median lately; absent while it gets none. A new figure within a
+    tenth of the one that stands here is left out."""
+    serving_latency_milliseconds: _Count | None = None
+    """The same, of the revision that serves most."""
 
 
 class TrafficTarget(Part):

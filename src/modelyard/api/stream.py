@@ -249,8 +249,8 @@ class ModelStreamSpec(Part):
     env: Env | None = None
     """Environment variables of the model's process, besides the Runtime's."""
     service_account_name: ServiceAccountName | None = None
-    """ServiceAccount of the pods on Kubernetes, by default that of the Model; no token of it is mounted. Without effect
-    on one machine."""
+    """ServiceAccount of the pods on Kubernetes, by default that of the Model. Its cloud identity opens stores where
+    credentials hold no keys; no token of the API is mounted. Without effect on one machine."""
     pod_template: PodTemplate | None = None
     """Overlay over the pods on Kubernetes. A change makes a new revision."""
     suspend: bool = False

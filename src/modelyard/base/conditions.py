@@ -228,6 +228,8 @@ class Reason(StrEnum):
     """An AccessPolicy names a service that does not exist (objects may be applied in any order)."""
     GROUP_NOT_FOUND = "GroupNotFound"
     """A rate limit is for a group that no issuer can name; it limits nobody."""
+    TOO_MANY_LIMITS = "TooManyLimits"
+    """More rate limits are written down for a service than it can have; those of older AccessPolicies count."""
     BELOW_FLOOR = "BelowFloor"
     """An AccessPolicy asks for less authentication than the platform's settings allow; the floor holds."""
     OPEN_TO_ANYBODY = "OpenToAnybody"

@@ -9,6 +9,7 @@ import yaml
 from modelyard.api import load
 from modelyard.api.job import ModelJob
 from modelyard.api.load import Document
+from modelyard.api.model import Model
 from modelyard.api.service import ModelService
 from modelyard.api.stream import ModelStream
 from modelyard.base.errors import FieldError, UserError
@@ -17,7 +18,7 @@ from modelyard.control.plan import pods, stream_work
 from modelyard.sdk import objects
 from modelyard.sdk.manifests import Manifests
 
-_HAVE_PODS = (ModelService, ModelJob, ModelStream)
+_HAVE_PODS = (Model, ModelService, ModelJob, ModelStream)
 _STEP = re.compile(r"[^.\[\]]+")
 
 

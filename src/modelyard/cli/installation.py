@@ -15,6 +15,8 @@ _RESOURCES = {each.kind: each for each in (*resources.ALL, *resources.PODS_AND_M
 _OLDEST = (1, 30)
 """The first Kubernetes with all that the manifests need: `preStop.sleep`, `unhealthyPodEvictionPolicy`."""
 HELM = "Helm"
+APPLIES_AS = "modelyard-install"
+"""The field manager."""
 
 context_option = click.option(
     "--context",

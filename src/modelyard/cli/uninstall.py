@@ -10,7 +10,7 @@ import click
 import modelyard
 from modelyard.api.schema import crds
 from modelyard.base.errors import RetryLater, UserError
-from modelyard.cli import waiting
+from modelyard.cli import leftovers, waiting
 from modelyard.cli.installation import context_option, named, refuse_wrong_cluster, resource_of
 from modelyard.cli.session import Session, Where, print_target, run
 from modelyard.control.kube import resources
@@ -135,10 +135,11 @@ async def _until_none(session: Session, resource: Resource, seconds: float) -> N
 
 
 async def _remove(session: Session, seconds: float) -> bool:
-    """Everything that an installation consists of, the last part first, the namespace at the end."""
+    """Everything that an installation consists of, those before it included, the namespace at the end."""
     bodies = manifests(Options(version=modelyard.__version__), crds())
     last = ("CustomResourceDefinition", "Namespace")
     steps = [[each for each in bodies if each["kind"] not in last]]
+    steps[0] += [each for each in await leftovers.find(session, bodies) if leftovers.is_ours(each)]
     steps += [[each for each in bodies if each["kind"] == kind] for kind in last]
     removed = 0
     for step in steps:

@@ -55,7 +55,10 @@ _NEXT: Mapping[str, tuple[str, ...]] = {
     Reason.REVISION_NOT_FOUND: (
         "correct spec.traffic in the manifest, and apply it; the revisions: modelyard describe modelservice {name}",
     ),
-    Reason.ACCESS_DENIED: ("correct the Secret that spec.credentials names, then: modelyard refresh {name}",),
+    Reason.ACCESS_DENIED: (
+        "correct the Secret that spec.credentials names, or the rights of the ServiceAccount, "
+        "then: modelyard refresh {name}",
+    ),
     Reason.BUCKET_NOT_FOUND: _SAVE,
     Reason.STORE_UNREACHABLE: _TRIED,
     Reason.ISSUER_NOT_FOUND: (
@@ -66,6 +69,9 @@ _NEXT: Mapping[str, tuple[str, ...]] = {
         "apply the service that is missing, or correct spec.services: modelyard get modelservices",
     ),
     Reason.GROUP_NOT_FOUND: ("correct spec.rateLimits in the manifest, and apply it",),
+    Reason.TOO_MANY_LIMITS: (
+        "have fewer limits for a service, in this policy or in others: modelyard get accesspolicies",
+    ),
     Reason.BELOW_FLOOR: (
         "correct spec.authentication in the manifest, and apply it",
         "or lower gateway.floor in the platform's settings: ConfigMap modelyard in namespace modelyard-system",

@@ -42,6 +42,11 @@ def _compared(found: Mapping[str, Any]) -> str:
         "skipped": found.get("skipped"),
     }
     words += [f"{what} {count}" for what, count in failed.items() if count]
+    if not found.get("compared") and not any(failed.values()):
+        words = []  # there are copies, and nothing is compared
+    latency, serving = found.get("latencyMilliseconds"), found.get("servingLatencyMilliseconds")
+    if latency is not None:
+        words.append(f"it takes {latency} ms" + ("" if serving is None else f", the one that serves {serving} ms"))
     return "; ".join(words)
 
 

@@ -67,4 +67,5 @@ class ClusterAccounts:
         if self._url and self._url != issuer:
             log.warning("the issuer of ServiceAccount tokens is %s from now on, and %s no more", issuer, self._url)
         self._url = issuer
+        self._known.set()  # also where the disk had the same keys already, so that nothing changes
         return Fetched(keys=found.text, lifetime=_AGAIN_SECONDS, skipped=found.skipped)

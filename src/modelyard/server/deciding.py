@@ -22,6 +22,7 @@ from modelyard.control.kube.queue import WorkQueue
 from modelyard.control.kube.reflector import Reflector
 from modelyard.control.kube.resources import ACCESS, CONFIGMAPS, CONTROLLERREVISIONS
 from modelyard.control.plan.platform import Standing
+from modelyard.control.render import kube
 
 Object = dict[str, Any]
 
@@ -52,13 +53,14 @@ def watched(client: Client, clock: Clock) -> Watched:
     return Watched(
         objects={kind: Reflector(client, resource, clock=clock) for kind, resource in RESOURCES.items()},
         rules={each.kind: Reflector(client, each, clock=clock) for each in ACCESS},
-        revisions=Reflector(client, CONTROLLERREVISIONS, clock=clock, label_selector=ours),
+        revisions=Reflector(client, CONTROLLERREVISIONS, clock=clock, label_selector=ours, kept=kube.packed),
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """What the place gives. secrets: a reflector of the system namespace at least. Somebody runs it, and recorder.
+    """What the place gives. secrets, configmaps: reflectors of the system namespace at least. Somebody runs them, and
+    recorder.
 
     keys: of the issuers of the settings; nobody runs it yet. place: see StandingWatch. hinted: called when a token
     names a key that nobody knows. fetched: when keys of issuers are new. changes: what is done with a new standing,
@@ -73,12 +75,18 @@ class Parts:
     driver: Driver
     gateway: ServingGateway
     secrets: Reflector
+    configmaps: Reflector
     keys: IssuerKeys
     place: Callable[[], Place]
     hinted: Callable[[], None] = lambda: None
     fetched: Callable[[], None] = lambda: None
     changes: Callable[[Callable[[], None]], None] = lambda change: change()
     queue: WorkQueue[Key] = field(default_factory=WorkQueue)
+
+
+def configmaps(client: Client, clock: Clock) -> Reflector:
+    """Of the system namespace, where settings lie."""
+    return Reflector(client, CONFIGMAPS, clock=clock, namespace=settings.NAMESPACE)
 
 
 def engine(parts: Parts) -> Engine:
@@ -98,10 +106,9 @@ def engine(parts: Parts) -> Engine:
 
 async def decide(stack: AsyncExitStack, parts: Parts, loop: Engine) -> StandingWatch:
     """Begin: first what holds for the gateway, then the loop. The stack ends both."""
-    configmaps = Reflector(parts.client, CONFIGMAPS, clock=parts.clock, namespace=settings.NAMESPACE)
     watch = StandingWatch(
         client=parts.client,
-        configmaps=configmaps,
+        configmaps=parts.configmaps,
         secrets=parts.secrets,
         keys=parts.keys,
         recorder=parts.recorder,
@@ -120,8 +127,7 @@ async def decide(stack: AsyncExitStack, parts: Parts, loop: Engine) -> StandingW
         parts.keys.hint()
         parts.hinted()
 
-    work = (configmaps.run(), parts.keys.run(), parts.gateway.report_unknown_keys(hint))
-    await stack.enter_async_context(tasks(*work))
+    await stack.enter_async_context(tasks(parts.keys.run(), parts.gateway.report_unknown_keys(hint)))
     await watch.begin()
     await stack.enter_async_context(tasks(watch.run(), loop.run()))
     return watch

@@ -5,13 +5,13 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol, Self
 
 from modelyard.api import settings
 from modelyard.base.clock import Clock, SystemClock
 from modelyard.control.drivers.kube.driver import KubeDriver
 from modelyard.control.drivers.kube.recorded import templates
+from modelyard.control.engine.loop import Engine
 from modelyard.control.engine.ports import Driver
 from modelyard.control.engine.writer import Writer
 from modelyard.control.gateway.issuer_keys import IssuerKeys
@@ -42,9 +42,11 @@ _KEYS_SECONDS = 10.0
 
 
 class PodDriver(Driver, Protocol):
-    """Runs units and tasks as pods. template: what is recorded with a revision."""
+    """Runs units and tasks as pods. template: what is recorded with a revision. follow: all it does before `run`."""
 
     synced: asyncio.Event
+
+    async def follow(self) -> None: ...
 
     async def run(self) -> None: ...
 
@@ -62,10 +64,16 @@ class RemoteGateways(ServingGateway, Protocol):
 
     def stop_serving(self) -> None: ...
 
+    @property
+    def compared(self) -> Collection[str]: ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ground:
-    """What driver and gateways are made from. identity: what is shown to gateways, and whom they must be signed by."""
+    """What driver and gateways are made from. identity: what is shown to gateways, and whom they must be signed by.
+
+    compared: units that compare answers to copies of requests, once there are gateways.
+    """
 
     options: Options
     client: Client
@@ -73,6 +81,7 @@ class Ground:
     watched: Watched
     unit_secret: UnitSecret
     identity: Callable[[], Identity]
+    compared: Callable[[], Collection[str]]
 
 
 def pods(ground: Ground) -> PodDriver:
@@ -90,6 +99,7 @@ def pods(ground: Ground) -> PodDriver:
         owner=owner,
         unit_secret=ground.unit_secret,
         clock=ground.clock,
+        compared=ground.compared,
     )
 
 
@@ -117,47 +127,52 @@ Stopping = Callable[[Callable[[], None]], None]
 """Is given what must be done first of all when the lead is lost."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ready:
+    """Everything that a leader needs, made and followed, but nothing of it begun."""
+
+    ground: Ground
+    own: SystemSecrets
+    system: SystemPods
+    driver: PodDriver
+    gateway: RemoteGateways
+    accounts: ClusterAccounts
+    kept: KeptKeys
+    parts: Parts
+    loop: Engine
+
+
 @asynccontextmanager
-async def leading(options: Options, client: Client, seams: Seams, stopping: Stopping) -> AsyncIterator[Page]:
-    """Everything that the leader does, until left; gives its figures. client: its guard lets only the leader write.
+async def standing_by(options: Options, client: Client, seams: Seams) -> AsyncIterator[Ready]:
+    """Follow everything that a leader decides on until left, so that whoever leads next begins with warm caches.
 
-    Raises UserError when Secrets of ours cannot be used.
+    Only reads. client: its guard lets only the leader write.
     """
-    async with AsyncExitStack() as stack:
-        yield await _begin(stack, options, client, seams, stopping)
+    ready = _ready(options, client, seams)
+    own = (ready.parts.secrets, ready.parts.configmaps, ready.system.reflector)
+    followed = (*(each.run() for each in own), ready.driver.follow(), ready.loop.follow(), ready.accounts.keys.run())
+    async with tasks(*followed):
+        yield ready
 
 
-async def _begin(stack: AsyncExitStack, options: Options, client: Client, seams: Seams, stopping: Stopping) -> Page:
-    """From the ground up; the stack ends it in reverse: first nothing is decided any more."""
+def _ready(options: Options, client: Client, seams: Seams) -> Ready:
     clock = SystemClock()
     recorder = EventRecorder(client, "modelyard", clock)
     secrets = Reflector(client, SECRETS, clock=clock, namespace=settings.NAMESPACE)
     own = SystemSecrets(client, secrets, settings.NAMESPACE, clock)
-    await own.begin()
-    await stack.enter_async_context(tasks(secrets.run(), recorder.run(), own.run()))
     ground = Ground(
         options=options,
         client=client,
         clock=clock,
         watched=deciding.watched(client, clock),
-        unit_secret=partial(unit_secrets.unit_secret, own.gateway_key),
+        unit_secret=lambda unit: unit_secrets.unit_secret(own.gateway_key, unit),
         identity=own.identity,
+        compared=lambda: gateway.compared,
     )
-    gateway = await stack.enter_async_context(seams.gateways(ground))
-    stopping(gateway.stop_serving)
-    # Nothing is told to gateways before all is known; so they may connect now.
-    system = SystemPods(client, settings.NAMESPACE, options.pod, lambda found: gateway.expect(*found), clock)
-    stack.push_async_callback(system.step_down)
-    await stack.enter_async_context(tasks(system.run()))
-    await system.reflector.synced.wait()
+    gateway = seams.gateways(ground)
     driver = seams.driver(ground)
-    await stack.enter_async_context(tasks(driver.run()))
-    await driver.synced.wait()
     accounts = ClusterAccounts(client, options.data / "accounts", clock)
     kept = KeptKeys(client, settings.NAMESPACE, options.data / "issuers", clock)
-    await stack.enter_async_context(tasks(accounts.keys.run(), kept.run()))
-    await kept.restore()
-    await accounts.first(_KEYS_SECONDS)
     parts = Parts(
         client=client,
         clock=clock,
@@ -167,17 +182,55 @@ async def _begin(stack: AsyncExitStack, options: Options, client: Client, seams:
         driver=driver,
         gateway=gateway,
         secrets=secrets,
+        configmaps=deciding.configmaps(client, clock),
         keys=IssuerKeys(options.data / "issuers", clock),
         place=accounts.place,
         hinted=accounts.keys.hint,
         fetched=kept.look_again,
     )
-    loop = deciding.engine(parts)
-    watch = await deciding.decide(stack, parts, loop)
-    accounts.follow(watch.look_again)
+    system = SystemPods(client, settings.NAMESPACE, options.pod, lambda found: gateway.expect(*found), clock)
+    return Ready(
+        ground=ground,
+        own=own,
+        system=system,
+        driver=driver,
+        gateway=gateway,
+        accounts=accounts,
+        kept=kept,
+        parts=parts,
+        loop=deciding.engine(parts),
+    )
+
+
+@asynccontextmanager
+async def leading(ready: Ready, stopping: Stopping) -> AsyncIterator[Page]:
+    """Everything that the leader does, until left; gives its figures. To be entered once, while standing by.
+
+    Raises UserError when Secrets of ours cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        yield await _begin(stack, ready, stopping)
+
+
+async def _begin(stack: AsyncExitStack, ready: Ready, stopping: Stopping) -> Page:
+    """From the ground up; the stack ends it in reverse: first nothing is decided any more."""
+    parts, gateway = ready.parts, ready.gateway
+    await ready.own.begin()
+    await stack.enter_async_context(tasks(parts.recorder.run(), ready.own.run()))
+    await stack.enter_async_context(gateway)
+    stopping(gateway.stop_serving)
+    # Nothing is told to gateways before all is known; so they may connect now.
+    stack.push_async_callback(ready.system.step_down)
+    await ready.system.begin()
+    await stack.enter_async_context(tasks(ready.system.run(), ready.driver.run(), ready.kept.run()))
+    await ready.driver.synced.wait()
+    await ready.kept.restore()
+    await ready.accounts.first(_KEYS_SECONDS)
+    watch = await deciding.decide(stack, parts, ready.loop)
+    ready.accounts.follow(watch.look_again)
     watch.look_again()  # what was fetched before anybody followed
-    log.info("this operator decides; gateways connect to %s", options.xds)
-    return metrics.page(gateway, loop.counters, parts.queue)
+    log.info("this operator decides; gateways connect to %s", ready.ground.options.xds)
+    return metrics.page(gateway, ready.loop.counters, parts.queue, parts.client)
 
 
 def _recorded(revision: Recorded) -> Unit | Task:

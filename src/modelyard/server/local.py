@@ -119,13 +119,14 @@ async def _start(stack: AsyncExitStack, options: Options, changed: Changed) -> R
         driver=driver,
         gateway=gateway,
         secrets=secrets,
+        configmaps=deciding.configmaps(client, clock),
         keys=IssuerKeys(folder.own / "issuers", clock),
         place=lambda: place,
         changes=announcement.after,
     )
     engine = deciding.engine(parts)
-    pages["/metrics"] = metrics.page(gateway, engine.counters, parts.queue)
-    await stack.enter_async_context(tasks(secrets.run(), recorder.run()))
+    pages["/metrics"] = metrics.page(gateway, engine.counters, parts.queue, client)
+    await stack.enter_async_context(tasks(secrets.run(), parts.configmaps.run(), recorder.run()))
     await deciding.decide(stack, parts, engine)
     announcement.begin()
     stack.callback(folder.withdraw)

@@ -1,4 +1,4 @@
-"""The operator: waits for the lead, decides while it has it, and ends when it is lost.
+"""The operator: waits for the lead with warm caches, decides while it has it, and ends when it is lost.
 
 `python3 -m modelyard.server.operator`. Any number may run; one decides. Before every write the Lease is looked at on a
 clock that goes on while the process is stopped, so that one that was stopped for long changes nothing when it wakes.
@@ -18,7 +18,7 @@ from modelyard.control.kube.auth import ClientConfig
 from modelyard.control.kube.client import Client
 from modelyard.control.kube.lease import REQUEST_SECONDS, Election, LeaseLostError
 from modelyard.server import deciding, operator_options, status_pages
-from modelyard.server.leading import Seams, leading
+from modelyard.server.leading import Seams, leading, standing_by
 from modelyard.server.operator_options import Options
 from modelyard.server.status_pages import Status
 
@@ -88,16 +88,17 @@ def _leave() -> None:
 async def _lead(
     options: Options, config: ClientConfig, status: Status, seams: Seams, stop: list[Callable[[], None]]
 ) -> None:
-    await status.election.leads.wait()
     async with (
         Client(config, guard=status.election.guard) as client,
-        leading(options, client, seams, stop.append) as figures,
+        standing_by(options, client, seams) as ready,
     ):
-        status.figures, status.decides = figures, True
-        try:
-            await asyncio.Event().wait()
-        finally:
-            status.decides = False
+        await status.election.leads.wait()
+        async with leading(ready, stop.append) as figures:
+            status.figures, status.decides = figures, True
+            try:
+                await asyncio.Event().wait()
+            finally:
+                status.decides = False
 
 
 def main(arguments: list[str], environ: Mapping[str, str], seams: Seams | None = None) -> int:

@@ -55,7 +55,10 @@ def gateways(pods: Iterable[Object]) -> Gateways:
 
 
 class SystemPods:
-    """Of the one who leads. pod: its own, "" for none. told: called with what is known of gateways, at each change."""
+    """Of the one who leads. pod: its own, "" for none. told: called with what is known of gateways, at each change.
+
+    Somebody runs `reflector`. `begin` first, then `run`.
+    """
 
     def __init__(
         self, client: Client, namespace: str, pod: str, told: Callable[[Gateways], None], clock: Clock
@@ -66,25 +69,29 @@ class SystemPods:
         self._told = told
         self._clock = clock
         self._changed = asyncio.Event()
+        self._begun = False
         self._gateways = Gateways()
         self.reflector = Reflector(client, PODS, clock=clock, namespace=namespace, label_selector=SELECTOR)
         self.reflector.add_handler(self._saw)
 
+    async def begin(self) -> None:
+        """Tell for the first time."""
+        await self.reflector.confirm()
+        self._begun = True
+        self._look()
+
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.reflector.run())
-            await self.reflector.synced.wait()
-            while True:
-                self._changed.clear()
-                try:
-                    for label in labels(self.reflector.cache.values(), self._pod):
-                        await self._set(label)
-                except ModelyardError as error:
-                    log.warning("the label of the operator that leads: %s; tried again", error)
-                    await self._clock.sleep(_AGAIN_SECONDS)
-                    continue
-                await self._changed.wait()
+        while True:
+            self._changed.clear()
+            try:
+                for label in labels(self.reflector.cache.values(), self._pod):
+                    await self._set(label)
+            except ModelyardError as error:
+                log.warning("the label of the operator that leads: %s; tried again", error)
+                await self._clock.sleep(_AGAIN_SECONDS)
+                continue
+            await self._changed.wait()
 
     async def step_down(self) -> None:
         """Take the label off our own pod; failing that, the next leader does."""
@@ -102,6 +109,10 @@ class SystemPods:
 
     def _saw(self, _place: tuple[str, str], _old: Object | None, _new: Object | None) -> None:
         self._changed.set()
+        if self._begun:
+            self._look()
+
+    def _look(self) -> None:
         found = gateways(self.reflector.cache.values())
         if found != self._gateways:
             self._gateways = found

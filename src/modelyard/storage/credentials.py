@@ -1,7 +1,8 @@
 """Keys of stores: the files of a role's folder, and what a store makes of them.
 
 The keys of a Secret are the names that each cloud's own tools use. Nothing is taken from the environment of the
-process, and no metadata service is asked: without keys a store is read as anybody may.
+process, and no metadata service is asked: without keys a store is read as anybody may. In a pod whose ServiceAccount a
+manifest names, the cloud identity of that account takes the place of keys (`identity`).
 """
 
 import errno
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 
 from modelyard.base.conditions import Reason
 from modelyard.storage.errors import StoreRefused
+from modelyard.storage.identity import Identity
 
 _MOST_BYTES = 64 * 2**10
 _KNOWN: Mapping[str, Mapping[str, str]] = {
@@ -22,6 +24,7 @@ _KNOWN: Mapping[str, Mapping[str, str]] = {
         "AWS_SESSION_TOKEN": "token",
         "AWS_REGION": "region",
         "AWS_ENDPOINT_URL": "endpoint",
+        "AWS_ENDPOINT_URL_STS": "endpoint_url_sts",
     },
     "gs": {"GOOGLE_SERVICE_ACCOUNT_KEY": "service_account_key", "GOOGLE_ENDPOINT_URL": "base_url"},
     "az": {
@@ -93,8 +96,16 @@ def ambient(scheme: str, environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def options(scheme: str, keys: Mapping[str, str]) -> dict[str, Any]:
-    """The configuration of a store. Raises StoreRefused for keys that it does not know, or that cannot be right."""
+def signs(scheme: str, keys: Mapping[str, str]) -> bool:
+    """Whether requests bear a key of the Secret."""
+    return any(keys.get(name) for name, option in _KNOWN[scheme].items() if option in _SIGNING)
+
+
+def options(scheme: str, keys: Mapping[str, str], identity: Identity | None = None) -> dict[str, Any]:
+    """The configuration of a store. identity: in place of keys that sign.
+
+    Raises StoreRefused for keys that it does not know, or that cannot be right.
+    """
     known = _KNOWN[scheme]
     unknown = sorted(keys.keys() - known.keys())
     if unknown and scheme != "file":
@@ -109,9 +120,10 @@ def options(scheme: str, keys: Mapping[str, str]) -> dict[str, Any]:
             Reason.INVALID, f"the Secret lacks {missing[0]}; {' and '.join(_TOGETHER)} are used together, or none"
         )
     found: dict[str, Any] = {option: keys[name] for name, option in known.items() if keys.get(name)}
-    if scheme in ("s3", "gs", "az") and not _SIGNING & found.keys():
-        found["skip_signature"] = True
-    return found
+    if scheme not in ("s3", "gs", "az") or signs(scheme, keys):
+        return found
+    given = identity.options(scheme) if identity else None
+    return {**found, "skip_signature": True} if given is None else {**given, **found}
 
 
 def _check(name: str, value: str) -> None:
@@ -126,6 +138,8 @@ def _check(name: str, value: str) -> None:
         raise StoreRefused(
             Reason.INVALID, f"{name} in the Secret is no endpoint; expected https://HOST or http://HOST:PORT"
         )
+    if name == "AWS_ENDPOINT_URL_STS" and not (value.startswith("https://") and _is_endpoint(value)):
+        raise StoreRefused(Reason.INVALID, f"{name} in the Secret is no endpoint; expected https://HOST")
     if name == "AWS_REGION" and not _REGION.fullmatch(value):
         raise StoreRefused(Reason.INVALID, f"{name} in the Secret is no region; expected one such as us-east-1")
 

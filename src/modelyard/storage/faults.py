@@ -15,6 +15,7 @@ from obstore.exceptions import (
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError
 from modelyard.storage.errors import StoreRefused, StoreUnavailable
+from modelyard.storage.identity import Identity
 
 # Keys of objects and numbers of ports are in the texts, too: a number alone says nothing.
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
@@ -25,6 +26,9 @@ _NAME = re.compile(
     r"Could not parse path|invalid path|illegal character|empty path segment|Filenames containing|File name too long"
 )
 _WRONG_REGION = re.compile(r"incorrectly configured region")
+# What obstore does before it asks the store. It hides the addresses of requests that bear a token.
+_EXCHANGE = re.compile(r"performing token request|performing POST REDACTED|/v1/credentials|token file|AssumeRole")
+_ENTRA = re.compile(r"\bAADSTS\d{1,9}\b")
 
 _BAD_KEYS = frozenset(
     (
@@ -36,6 +40,7 @@ _BAD_KEYS = frozenset(
         "AuthenticationFailed",
     )
 )
+_NO_TOKEN = frozenset((400, 401, 403, 404))
 _BAD_REGIONS = frozenset(("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"))
 _NO_BUCKETS = frozenset(("NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "InvalidResourceName"))
 _CONFLICTS = frozenset(("ConditionalRequestConflict", "OperationAborted"))
@@ -46,10 +51,11 @@ _LONGEST = 300
 
 
 @contextmanager
-def told(place: str, *, changed: bool = False) -> Iterator[None]:
+def told(place: str, *, changed: bool = False, identity: Identity | None = None) -> Iterator[None]:
     """Errors of the block as StoreRefused or StoreUnavailable that name the place.
 
     changed: the version of an object that is read is known, so one that is not there any more has changed, too.
+    identity: of who asks, in place of keys.
     AlreadyExistsError and FileNotFoundError, where they mean no more than that, are left to the caller.
     """
     place = "".join(each if each.isprintable() else "?" for each in place)
@@ -66,7 +72,7 @@ def told(place: str, *, changed: bool = False) -> Iterator[None]:
     except PreconditionError as error:
         raise _changed(place) from error
     except (BaseError, OSError) as error:
-        raise _sentence(place, error) from error
+        raise _sentence(place, error, identity) from error
     except ValueError as error:
         if _NAME.search(str(error)):
             raise _bad_name(place, str(error)) from error
@@ -85,24 +91,26 @@ def is_conflict(error: AlreadyExistsError) -> bool:
     return found is not None and found[1] in _CONFLICTS
 
 
-def _sentence(place: str, error: Exception) -> ModelyardError:
+def _sentence(place: str, error: Exception, identity: Identity | None) -> ModelyardError:
     text = str(error).partition("\n\nDebug source:")[0]
     if place.startswith("file://") or "://" not in place:
         return _local(place, error, text)
     status = int(found[1]) if (found := _STATUS.search(text)) else 0
     code = found[1] if (found := _CODE.search(text)) else ""
+    if identity is not None and _EXCHANGE.search(text):
+        return _no_identity(place, identity, text, status)
     if code in _BAD_REGIONS or _WRONG_REGION.search(text):
         return _bad_region(place, text)
     if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in (401, 403) or code in _BAD_KEYS:
-        return _denied(place, code)
+        return _denied(place, code, identity)
     if code in _NO_BUCKETS:
         return _no_bucket(place)
-    if _NAME.search(text):
-        return _bad_name(place, text)
     return _failed(place, text, status, code)
 
 
 def _failed(place: str, text: str, status: int, code: str) -> ModelyardError:
+    if _NAME.search(text):
+        return _bad_name(place, text)
     if status == 501:
         return StoreRefused(
             Reason.UNSUPPORTED, f"{place}: the store cannot do what is asked of it ({code or status}); use another one"
@@ -132,11 +140,26 @@ def _bad_region(place: str, text: str) -> StoreRefused:
     )
 
 
-def _denied(place: str, code: str) -> StoreRefused:
+def _denied(place: str, code: str, identity: Identity | None) -> StoreRefused:
     said = f" ({code})" if code else ""
-    return StoreRefused(
-        Reason.ACCESS_DENIED, f"{place}: access is denied{said}; name a Secret with the right keys in credentials"
-    )
+    step = identity.next_step(_scheme(place)) if identity else "name a Secret with the right keys in credentials"
+    return StoreRefused(Reason.ACCESS_DENIED, f"{place}: access is denied{said}; {step}")
+
+
+def _no_identity(place: str, identity: Identity, text: str, status: int) -> ModelyardError:
+    """The store has not been asked yet: who gives the identity was."""
+    entra = _ENTRA.search(text)
+    code = found[1] if (found := _CODE.search(text)) else entra[0] if entra else ""
+    cause = _answer(text, status, code)
+    message = f"{place}: ServiceAccount {identity.account} is not given its cloud identity: {cause}"
+    step = identity.binding(_scheme(place))
+    if status in _NO_TOKEN:
+        return StoreRefused(Reason.ACCESS_DENIED, f"{message}; {step}")
+    return StoreUnavailable(Reason.STORE_UNREACHABLE, f"{message}; it is tried again. If that does not help: {step}")
+
+
+def _scheme(place: str) -> str:
+    return place.partition(":")[0]
 
 
 def _full(place: str) -> StoreUnavailable:

@@ -2,11 +2,10 @@
 
 import io
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import obstore
-
-from modelyard.storage.faults import told
 
 if TYPE_CHECKING:
     from obstore import GetOptions  # obstore has it only for type checkers
@@ -17,16 +16,23 @@ _BLOCK = 2**20
 class StoredFile(io.RawIOBase):
     """Synchronous. Small reads come from a block of 1 MiB, large ones go straight through.
 
-    raw: the number of bytes that a request is for -> obstore's store for it.
+    raw: the number of bytes that a request is for -> obstore's store for it. told: makes errors ours.
     """
 
-    def __init__(self, raw: Callable[[int], Any], path: str, size_bytes: int, etag: str, name: str) -> None:
+    def __init__(
+        self,
+        raw: Callable[[int], Any],
+        path: str,
+        size_bytes: int,
+        etag: str,
+        told: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         super().__init__()
         self._raw = raw
         self._path = path
         self._size = size_bytes
         self._etag = etag
-        self._name = name
+        self._told = told
         self._position = 0
         self._block = b""
         self._block_start = 0
@@ -78,5 +84,5 @@ class StoredFile(io.RawIOBase):
         options: GetOptions = {"range": (start, start + count)}
         if self._etag:
             options["if_match"] = self._etag
-        with told(self._name, changed=True):
+        with self._told():
             return bytes(obstore.get(self._raw(count), self._path, options=options).bytes())

@@ -11,9 +11,10 @@ import stat
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from modelyard.storage import credentials as keys_of
 from modelyard.storage.errors import StoreRefused, StoreUnavailable
 from modelyard.storage.faults import is_conflict, is_no_bucket, told
 from modelyard.storage.file import StoredFile
+from modelyard.storage.identity import Identity
 from modelyard.storage.location import OBJECT_STORES, Location, parse
 
 _CLASSES = ((8 * 2**20, 30), (64 * 2**20, 64), (2**63, 256))
@@ -64,24 +66,42 @@ class Store:
     """Everything below one prefix. Methods raise StoreRefused and StoreUnavailable, which name the place."""
 
     def __init__(
-        self, raw: Any, prefix: str, uri: str, *, folder: Path | None = None, larger: tuple[tuple[int, Any], ...] = ()
+        self,
+        raw: Any,
+        prefix: str,
+        uri: str,
+        *,
+        folder: Path | None = None,
+        larger: tuple[tuple[int, Any], ...] = (),
+        identity: Identity | None = None,
     ) -> None:
         """raw: of obstore, for requests of any size; larger: (most bytes, raw) for larger and larger ones, if given.
+        identity: in place of keys, for what messages say.
 
         single: the one key that the uri names, after `settled`; else "".
         """
         self.uri = uri
         self._raw = raw
         self._larger = larger
+        self._identity = identity
         self._prefix = prefix.strip("/")
         self._folder = folder
         self.single = ""
 
     @classmethod
-    def open(cls, uri: str, *, root: str = "", credentials: Mapping[str, str] | None = None) -> "Store":
-        """Nothing is asked yet. root: what relative paths are relative to. credentials: keys of a Secret."""
+    def open(
+        cls,
+        uri: str,
+        *,
+        root: str = "",
+        credentials: Mapping[str, str] | None = None,
+        identity: Identity | None = None,
+    ) -> "Store":
+        """Nothing is asked yet. root: what relative paths are relative to. credentials: keys of a Secret. identity: in
+        place of keys, unless there are some."""
         place = parse(uri, root)
-        options = keys_of.options(place.scheme, credentials or {})
+        keys = credentials or {}
+        options = keys_of.options(place.scheme, keys, identity)
         if place.scheme == "file":
             return cls(None, "", place.uri, folder=Path(place.path))
         if place.scheme not in OBJECT_STORES:
@@ -90,12 +110,13 @@ class Store:
                 f"{place.uri}: a web address is no store; use {'://, '.join(OBJECT_STORES)}:// or a path",
             )
         larger = tuple((most, _raw(place, options, seconds)) for most, seconds in _CLASSES)
-        return cls(larger[0][1], place.path, place.uri, larger=larger)
+        used = None if keys_of.signs(place.scheme, keys) else identity
+        return cls(larger[0][1], place.path, place.uri, larger=larger, identity=used)
 
     async def settled(self) -> "Store":
         """Itself; or, if the uri names one object, the store around it, in which `entries` finds only that object."""
         if self._folder is not None:
-            with told(self.uri):
+            with self._told():
                 single = self._folder.is_file()
             if not single:
                 return self
@@ -105,7 +126,7 @@ class Store:
         parent, _, name = self._prefix.rpartition("/")
         if not name or await self._head(self._prefix) is None:
             return self
-        found = Store(self._raw, parent, self.uri, larger=self._larger)
+        found = Store(self._raw, parent, self.uri, larger=self._larger, identity=self._identity)
         found.single = name
         return found
 
@@ -121,7 +142,7 @@ class Store:
         if self._lacks_folder():
             return ()
         found: list[Entry] = []
-        with told(self.uri):
+        with self._told():
             start = self._full(prefix) if prefix else self._prefix
             async for page in obstore.list(self._opened(), start or None):
                 found.extend(self._entry(each) for each in page if each["path"] != start)
@@ -139,7 +160,7 @@ class Store:
         if self._lacks_folder():
             return None
         path = self._full(key)
-        with told(f"{self.uri}/{key}"):
+        with self._told(f"/{key}"):
             try:
                 answer = await obstore.get_async(self._for(0), path)
                 size = self._checked(key, answer.meta, limit_bytes)
@@ -159,7 +180,7 @@ class Store:
         nothing: obstore's own way writes `key#1` beside the target, which readers of the folder would find.
         """
         for number in range(_MOST_CONFLICTS):
-            with told(f"{self.uri}/{key}"):
+            with self._told(f"/{key}"):
                 try:
                     if self._folder is None:
                         raw = self._for(memoryview(body).nbytes)
@@ -180,29 +201,30 @@ class Store:
         if self._folder is None:
             await self.put(key, body)
             return
-        with told(f"{self.uri}/{key}"):
+        with self._told(f"/{key}"):
             await self._rename_file(key, body, f"{staging}/{uuid.uuid4().hex}", overwrite=True)
 
     async def put(self, key: str, body: Any) -> None:
         """Write or replace."""
-        with told(f"{self.uri}/{key}"):
+        with self._told(f"/{key}"):
             await obstore.put_async(self._for(memoryview(body).nbytes, create=True), self._full(key), body)
 
     async def send(self, key: str, blocks: Iterator[bytes], size_bytes: int) -> None:
         """Write or replace in several requests. Nothing is there before all blocks are, and none if they end badly."""
-        with told(f"{self.uri}/{key}"):
+        with self._told(f"/{key}"):
             raw = self._for(size_bytes, create=True)
             await obstore.put_async(raw, self._full(key), blocks, chunk_size=_PART, max_concurrency=2)
 
     async def delete(self, keys: Iterable[str]) -> None:
         """What is not there is fine."""
         for key in () if self._lacks_folder() else keys:
-            with told(f"{self.uri}/{key}"), contextlib.suppress(FileNotFoundError):
+            with self._told(f"/{key}"), contextlib.suppress(FileNotFoundError):
                 await obstore.delete_async(self._opened(), self._full(key))
 
     def open_file(self, entry: Entry) -> StoredFile:
         """The object as a seekable file, for use in a thread. Reading another version of it raises InputChanged."""
-        return StoredFile(self._for, self._full(entry.key), entry.size_bytes, entry.etag, f"{self.uri}/{entry.key}")
+        changing = partial(self._told, f"/{entry.key}", changed=True)
+        return StoredFile(self._for, self._full(entry.key), entry.size_bytes, entry.etag, changing)
 
     async def _rename_file(self, key: str, body: Any, draft: str, *, overwrite: bool) -> None:
         raw = self._opened(create=True)
@@ -217,7 +239,7 @@ class Store:
             raise
 
     async def _head(self, path: str) -> Any:
-        with told(f"{self.uri}"):
+        with self._told():
             try:
                 return await obstore.head_async(self._opened(), path)
             except FileNotFoundError as error:
@@ -236,7 +258,7 @@ class Store:
     def _lacks_folder(self) -> bool:
         if self._folder is None:
             return False
-        with told(self.uri):
+        with self._told():
             try:
                 return not stat.S_ISDIR(self._folder.stat().st_mode)
             except (FileNotFoundError, NotADirectoryError):
@@ -255,14 +277,18 @@ class Store:
             return self._opened(create=create)
         return next((raw for most, raw in self._larger if size_bytes <= most), self._raw)
 
+    def _told(self, more: str = "", *, changed: bool = False) -> AbstractContextManager[None]:
+        return told(f"{self.uri}{more}", changed=changed, identity=self._identity)
+
     def _full(self, key: str) -> str:
         return f"{self._prefix}/{key}" if self._prefix else key
 
     def _entry(self, meta: Any) -> Entry:
         key = meta["path"].removeprefix(f"{self._prefix}/") if self._prefix else meta["path"]
-        return Entry(
-            key=key, size_bytes=int(meta["size"]), etag=meta["e_tag"] or "", modified=meta["last_modified"].timestamp()
-        )
+        etag = meta["e_tag"] or ""
+        if etag and self.uri.startswith("az:"):
+            etag = f'"{etag.strip(chr(34))}"'  # Azure quotes it everywhere but in lists
+        return Entry(key=key, size_bytes=int(meta["size"]), etag=etag, modified=meta["last_modified"].timestamp())
 
 
 def _without_markers(entries: Sequence[Entry]) -> list[Entry]:

@@ -60,7 +60,7 @@ GIB = 2**30
 MACHINE = Machine(memory_bytes=8 * GIB, cpu_millis=4000)
 """What a rig's driver may promise."""
 SECRET = SecretKey(secret="store", key="token")  # noqa: S106  the name of one
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 60.0
 
 
 class Rig(Protocol):

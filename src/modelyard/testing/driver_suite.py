@@ -38,12 +38,18 @@ class UnitsSuite:
         iris = unit()
         await rig.driver.apply(Start(unit=iris, replicas=2))
         first, second = await ready(rig, iris.name, 2)
+        assert "" not in (first.address, second.address)
+        assert first.address != second.address
+        assert 0 < first.started_at <= rig.clock.now()
+        assert (first.trouble, first.restarts) == (None, 0)
+
+    async def test_replicas_are_processes_that_are_named_by_ordinal(self, rig: Rig) -> None:
+        iris = unit()
+        await rig.driver.apply(Start(unit=iris, replicas=2))
+        first, second = await ready(rig, iris.name, 2)
         assert (first.name, second.name) == (f"{iris.name}-0", f"{iris.name}-1")
         assert first.address.startswith("unix:/")
-        assert first.address != second.address
-        assert first.pid > 0
-        assert first.started_at <= rig.clock.now()
-        assert (first.trouble, first.restarts) == (None, 0)
+        assert 0 < first.pid != second.pid > 0
 
     async def test_starting_what_runs_changes_nothing(self, rig: Rig) -> None:
         iris = unit()
@@ -119,7 +125,7 @@ class UnitsSuite:
         await ready(rig, iris.name)
         began = rig.clock.monotonic()
         await rig.driver.apply(Resize(unit=iris.name, owner=IRIS, replicas=0))
-        assert states(rig, iris.name) == [ReplicaState.DRAINING]
+        await until(rig, lambda: states(rig, iris.name) == [ReplicaState.DRAINING], "it drains")
         assert members(rig, iris.name)[0].address == ""
         await until(rig, lambda: members(rig, iris.name) == (), "the replica has left")
         assert rig.clock.monotonic() - began >= 0.5

@@ -27,6 +27,10 @@ ENV_TERMINATION = "MODELYARD_TERMINATION"
 ENV_REPORT_LISTEN = "MODELYARD_REPORT_LISTEN"
 ENV_FETCHED = "MODELYARD_FETCHED"
 ENV_PROGRAM = "MODELYARD_PROGRAM"
+ENV_ACCOUNT = "MODELYARD_ACCOUNT"
+ENV_PIPES = "MODELYARD_PIPES"
+ENV_MODEL = "MODEL_DIR"
+"""Where a worker finds its artifact; HELLO says the same."""
 
 PROGRAM_OUTPUT, PROGRAM_PROGRESS = "output", "progress.json"
 """In the folder `Place.program`. For a RunWork whose program runs in a container of the user's own image:
@@ -35,9 +39,31 @@ PROGRAM_OUTPUT, PROGRAM_PROGRESS = "output", "progress.json"
 2. The user's container has the same folder mounted, and finds OUTPUT_DIR=`<folder>/output`,
    PROGRESS_FILE=`<folder>/progress.json`, RANK, WORLD_SIZE and the other variables of `runtime.jobs.program`, of which
    RESUME is missing: whether CHECKPOINT_URI holds anything is for the program to look.
-3. When it has ended with exit status 0, `runtime.jobs` runs, with ENV_PROGRAM: it starts nothing, commits what lies in
+3. Beside it `runtime.progress` tells at ENV_REPORT_LISTEN what `progress.json` says, and later what the next one does.
+4. When it has ended with exit status 0, `runtime.jobs` runs, with ENV_PROGRAM: it starts nothing, commits what lies in
    `output` and reports what `progress.json` says.
 """
+
+PIPE_REQUESTS, PIPE_ANSWERS, PIPE_MODEL = "requests", "answers", "model"
+"""In the folder `Place.pipes`. For a worker that runs in a container of the user's own image:
+
+1. `runtime.fetch` runs first, with ENV_PIPES, and makes two FIFOs: `requests`, which the worker reads as if it were
+   descriptor 3, and `answers`, which it writes as if it were 4.
+2. The worker's container and the process that does the work have the same folder. Whichever comes first waits for the
+   other where it opens `requests`. Before that, the process that does the work makes `model`, a link to the artifact.
+3. Where a worker has ended, or is to end, both FIFOs are replaced: the next one hears nothing of what was said before.
+"""
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+)
+"""How many threads a worker's libraries may use."""
 
 _HIGHEST_PORT = 65535
 
@@ -49,13 +75,16 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     write besides. socket: Unix socket to listen on. report: file that it replaces atomically with its latest Report.
     secrets: a folder of files `<role>/<key>`. index: among the members of its task, attempt: of a gang, from 1; master:
     `host:port` where rank 0 may listen. broker: the file that tells how LOCAL_BROKER is reached, once it runs. shadow:
-    the socket at which who gets copies of requests may ask the revision whose answers callers get. gateway_digest: the
-    SHA-256 of what requests must bear in GATEWAY_HEADER, 64 hexadecimal digits, "": nothing.
+    where who gets copies of requests may ask the revision whose answers callers get: a socket, or `:port` of whichever
+    gateway sent the copy. gateway_digest: the SHA-256 of what requests must bear in GATEWAY_HEADER, 64 hexadecimal
+    digits, "": nothing.
 
     In pods besides: listen: `host:port` for requests, in place of the socket. termination: the file that outlives the
     container, for a last report. report_listen: `host:port` where the latest report may be read. fetched: the folder
     that `runtime.fetch` puts the artifact of prepare work into, and where prepare takes it from. program: the folder
-    in which the program of another container leaves its output, see PROGRAM_OUTPUT.
+    in which the program of another container leaves its output, see PROGRAM_OUTPUT. account: the ServiceAccount whose
+    cloud identity opens stores for which there are no keys, "": none. pipes: the folder by which a worker
+    in another container is reached, see PIPE_REQUESTS.
     """
 
     work: str
@@ -76,6 +105,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     report_listen: str = ""
     fetched: str = ""
     program: str = ""
+    account: str = ""
+    pipes: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Place":
@@ -102,6 +133,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             report_listen=environment.get(ENV_REPORT_LISTEN, ""),
             fetched=environment.get(ENV_FETCHED, ""),
             program=environment.get(ENV_PROGRAM, ""),
+            account=environment.get(ENV_ACCOUNT, ""),
+            pipes=environment.get(ENV_PIPES, ""),
         )
 
     def environment(self) -> dict[str, str]:
@@ -125,6 +158,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             ENV_REPORT_LISTEN: self.report_listen,
             ENV_FETCHED: self.fetched,
             ENV_PROGRAM: self.program,
+            ENV_ACCOUNT: self.account,
+            ENV_PIPES: self.pipes,
         }
         return {name: value for name, value in pairs.items() if value}
 

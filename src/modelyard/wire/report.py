@@ -19,6 +19,8 @@ PARTS = ("serve", "prepare", "job", "stream", "clean", "failure")
 """Of a report, of which exactly one is set."""
 MAX_BYTES = 4096
 _MAX_MESSAGE = 2048
+_MOST_USED = 1e21
+"""A million machines with a terabyte each, for thirty years: whatever is reported, sums stay numbers."""
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 """In JSON. No API server stores it, and messages may quote what a model or a program said."""
 
@@ -153,8 +155,15 @@ class Failure(_Struct, frozen=True, kw_only=True):
     retry: bool = False
 
 
+class UsageReport(_Struct, frozen=True, kw_only=True):
+    """What a process and those that it started have used since it began."""
+
+    cpu_seconds: Annotated[float, msgspec.Meta(ge=0, le=_MOST_USED)] = 0.0
+    memory_byte_seconds: Annotated[float, msgspec.Meta(ge=0, le=_MOST_USED)] = 0.0
+
+
 class Report(_Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Exactly one of serve, prepare, job, stream, clean and failure is set."""
+    """Exactly one of serve, prepare, job, stream, clean and failure is set. usage: where its driver cannot measure."""
 
     version: int = VERSION
     serve: ServeReport | None = None
@@ -163,6 +172,7 @@ class Report(_Struct, frozen=True, kw_only=True, omit_defaults=False):
     stream: StreamReport | None = None
     clean: CleanReport | None = None
     failure: Failure | None = None
+    usage: UsageReport | msgspec.UnsetType = msgspec.UNSET
 
 
 def together(shadows: Iterable[ShadowReport]) -> ShadowReport:

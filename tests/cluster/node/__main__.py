@@ -8,29 +8,32 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cluster.node import build, files
 from cluster.node.build import Missing, say
-from cluster.node.node import Node, NotUp
+from cluster.node.node import NAME, Node, NotUp
+from helm_testing import helm
 from kubectl_testing import kubectl
 
 _USAGE = (
-    "usage: node.sh up | down | left | kubeconfig | kubectl ARG... | exec COMMAND | load IMAGE.tar... | run COMMAND"
+    "usage: node.sh build | up | down | left | kubeconfig | kubectl ARG... | exec COMMAND... | load IMAGE.tar... | "
+    "run COMMAND..."
 )
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the first argument says; the status of what it ran."""
     node = Node()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     match arguments:
+        case ["build"]:
+            build.everything()
+            kubectl()
+            helm()
         case ["up"]:
             node.up()
         case ["down"]:
             node.down()
         case ["left"]:
-            found = node.left()
-            print("\n".join(found))
-            return 1 if found else 0
+            return left(node)
         case ["kubeconfig"]:
             print(node.kubeconfig)
         case ["kubectl", *rest]:
@@ -47,6 +50,15 @@ def main(arguments: Sequence[str]) -> int:
             say(_USAGE)
             return 2
     return 0
+
+
+def left(node: Node) -> int:
+    """Print what there is of the node that is named, or of all; the status says whether there is anything."""
+    names = [node.which.name] if os.environ.get(NAME) else files.NAMES
+    found = [each for name in names for each in Node(name).left()]
+    for each in found:
+        print(each)
+    return 1 if found else 0
 
 
 def run(node: Node, command: Sequence[str]) -> int:
@@ -70,10 +82,14 @@ def run(node: Node, command: Sequence[str]) -> int:
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nobody is served by half an end
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         node.down()
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda told, _: sys.exit(128 + told))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
         sys.exit(main(sys.argv[1:]))
     except (Missing, NotUp) as error:

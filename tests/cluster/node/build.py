@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,11 +103,20 @@ def install() -> None:
     raise Missing(f"{' '.join(command)} failed, and the node needs these packages:\n{done.stderr.strip()[-2000:]}")
 
 
+def everything() -> None:
+    """Debian's packages, and meanwhile the programs. Raises Missing."""
+    with ThreadPoolExecutor(1) as beside:
+        installed = beside.submit(install)
+        for program in (KUBERNETES, COREDNS, PAUSE):
+            build(program)
+        installed.result()
+
+
 def build(program: Program) -> Path:
     """The program's path; it is built when there is none of these sources. Raises Missing."""
     built = cache() / "built" / f"{program.name}-{program.digest()}"
     built.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(built.parent / ".lock"):
+    with alone(built.parent / ".lock"):
         if built.exists():
             return built
         go = shutil.which("go", path=f"{_SEARCHED}:/usr/local/go/bin")
@@ -127,7 +137,7 @@ def image(program: Program) -> Path:
     """An image localhost/NAME:1 that holds nothing but the program, as an archive."""
     binary = build(program)
     archive = binary.with_name(f"{program.name}.{program.digest()}.tar")
-    with _alone(binary.parent / ".lock"):
+    with alone(binary.parent / ".lock"):
         if not archive.exists():
             for old in binary.parent.glob(f"{program.name}.*.tar"):
                 old.unlink()
@@ -166,7 +176,7 @@ def _compile(go: str, program: Program, into: Path) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """One process at a time."""
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

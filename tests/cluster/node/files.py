@@ -4,12 +4,65 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-HOST = "10.77.0.1"  # the machine, seen from the node; nothing else has this address
-ADDRESS = "10.77.0.2"  # the node, seen from the machine
-LINK = "modelyard-test"  # the machine's end of the cable
-PODS, SERVICES, DNS = "10.244.0.0/16", "10.96.0.0/16", "10.96.0.10"
-CGROUP = "modelyard-test"
+NAMES = ("a", "b", "c", "d", "e", "f", "g", "h")
 SOCKET = "/run/containerd/containerd.sock"  # inside the node
+AUDIT = "audit.log"  # what the API server notes of the operators' writes, a line each
+
+
+@dataclass(frozen=True)
+class Which:
+    """One of the nodes that a machine may have at once (its name is one of NAMES): what only it has."""
+
+    name: str = NAMES[0]
+
+    @property
+    def _number(self) -> int:
+        return NAMES.index(self.name)
+
+    @property
+    def suffix(self) -> str:
+        """Of the names of its folders."""
+        return f"-{self.name}" if self._number else ""
+
+    @property
+    def host(self) -> str:
+        """The machine, seen from the node; nothing else has this address."""
+        return f"10.77.{self._number}.1"
+
+    @property
+    def address(self) -> str:
+        """The node, seen from the machine."""
+        return f"10.77.{self._number}.2"
+
+    @property
+    def pods(self) -> str:
+        """The network of pods."""
+        return f"10.244.{self._number}.0/24"
+
+    @property
+    def services(self) -> str:
+        """The network of Services; the API has the first address of it."""
+        return f"10.96.{self._number}.0/24"
+
+    @property
+    def api(self) -> str:
+        """The API, seen from pods."""
+        return f"10.96.{self._number}.1"
+
+    @property
+    def dns(self) -> str:
+        """Of the cluster's names."""
+        return f"10.96.{self._number}.10"
+
+    @property
+    def link(self) -> str:
+        """The machine's end of the cable; Linux allows 15 characters."""
+        return f"modelyard-test{self.name if self._number else ''}"
+
+    @property
+    def cgroup(self) -> str:
+        """The control group of everything in the node."""
+        return f"modelyard-test{self.suffix}"
 
 
 @dataclass(frozen=True)
@@ -18,6 +71,7 @@ class Places:
 
     work: Path
     kubernetes: Path  # the program of all components
+    which: Which
 
     def __truediv__(self, name: str) -> Path:
         return self.work / name
@@ -31,8 +85,9 @@ def settings(at: Places) -> dict[str, str]:
     """Name of a file under the work folder -> its text."""
     return {
         "containerd.toml": _containerd(at),
-        "cni/10-bridge.conflist": json.dumps(_network()),
+        "cni/10-bridge.conflist": json.dumps(_network(at)),
         "resolv.conf": "",
+        "audit.yaml": json.dumps(_audit()),
         "kubelet.yaml": json.dumps(_kubelet(at)),
         "proxy.yaml": json.dumps(_proxy(at)),
     }
@@ -55,9 +110,13 @@ def commands(at: Places) -> dict[str, list[str]]:
             *(f"--listen-client-urls={etcd}", f"--advertise-client-urls={etcd}"),
             "--listen-peer-urls=http://127.0.0.1:2380",
         ],
-        "kube-apiserver": [program, "kube-apiserver", f"--etcd-servers={etcd}", *_apiserver(keys)],
+        "kube-apiserver": [
+            *(program, "kube-apiserver", f"--etcd-servers={etcd}", *_apiserver(keys, at.which)),
+            *(f"--audit-policy-file={at / 'audit.yaml'}", f"--audit-log-path={at / AUDIT}"),
+        ],
         "kube-controller-manager": [
-            *(program, "kube-controller-manager", *acts_as("controller-manager"), *leader, f"--cluster-cidr={PODS}"),
+            *(program, "kube-controller-manager", *acts_as("controller-manager"), *leader),
+            f"--cluster-cidr={at.which.pods}",
             *(f"--service-account-private-key-file={keys}/sa.key", f"--root-ca-file={keys}/ca.crt"),
             "--use-service-account-credentials=true",
         ],
@@ -65,15 +124,16 @@ def commands(at: Places) -> dict[str, list[str]]:
         "kube-proxy": [program, "kube-proxy", f"--config={at / 'proxy.yaml'}", "-v=1"],
         "kubelet": [
             *(program, "kubelet", f"--config={at / 'kubelet.yaml'}", f"--kubeconfig={keys}/node.kubeconfig"),
-            *("--hostname-override=testnode", f"--node-ip={ADDRESS}", f"--cert-dir={at / 'certificates'}", "-v=1"),
+            *("--hostname-override=testnode", f"--node-ip={at.which.address}"),
+            *(f"--cert-dir={at / 'certificates'}", "-v=1"),
         ],
     }
 
 
-def _apiserver(keys: Path) -> list[str]:
+def _apiserver(keys: Path, which: Which) -> list[str]:
     return [
-        *(f"--advertise-address={ADDRESS}", "--bind-address=0.0.0.0", "--secure-port=6443"),
-        f"--service-cluster-ip-range={SERVICES}",
+        *(f"--advertise-address={which.address}", "--bind-address=0.0.0.0", "--secure-port=6443"),
+        f"--service-cluster-ip-range={which.services}",
         *(f"--tls-cert-file={keys}/apiserver.crt", f"--tls-private-key-file={keys}/apiserver.key"),
         f"--client-ca-file={keys}/ca.crt",
         *(f"--kubelet-client-certificate={keys}/kubelet-client.crt", f"--kubelet-client-key={keys}/kubelet-client.key"),
@@ -119,11 +179,25 @@ state = "/run/containerd"
 """
 
 
-def _network() -> dict[str, object]:
+def _audit() -> dict[str, object]:
+    operators = {
+        "level": "Metadata",
+        "users": ["system:serviceaccount:modelyard-system:modelyard-operator"],
+        "verbs": ["create", "update", "patch", "delete", "deletecollection"],
+    }
+    return {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [operators, {"level": "None"}],
+    }
+
+
+def _network(at: Places) -> dict[str, object]:
     addresses = {
         "type": "host-local",
         "dataDir": "/run/cni-ipam",
-        "ranges": [[{"subnet": "10.244.0.0/24"}]],
+        "ranges": [[{"subnet": at.which.pods}]],
         "routes": [{"dst": "0.0.0.0/0"}],
     }
     bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": True, "hairpinMode": True}
@@ -137,10 +211,10 @@ def _kubelet(at: Places) -> dict[str, object]:
         "kind": "KubeletConfiguration",
         "failCgroupV1": False,
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{CGROUP}",
+        "cgroupRoot": f"/{at.which.cgroup}",
         "containerRuntimeEndpoint": f"unix://{SOCKET}",
         "failSwapOn": False,
-        "clusterDNS": [DNS],
+        "clusterDNS": [at.which.dns],
         "clusterDomain": "cluster.local",
         "resolvConf": str(at / "resolv.conf"),
         "authentication": {
@@ -166,7 +240,7 @@ def _proxy(at: Places) -> dict[str, object]:
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": f"{at.keys}/proxy.kubeconfig"},
         "mode": "nftables",
-        "clusterCIDR": PODS,
+        "clusterCIDR": at.which.pods,
         "hostnameOverride": "testnode",
         # These belong to the machine as a whole; a network namespace of its own may not set them.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},

@@ -29,15 +29,15 @@ _USES = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
 Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
-def write(folder: Path, address: str) -> None:
+def write(folder: Path, address: str, service: str) -> None:
     """Write ca, one pair for each of USERS, sa.key and sa.pub, and a kubeconfig for each user into `folder`.
 
-    address: where the API server and the kubelet listen.
+    address: where the API server and the kubelet listen; service: where pods find the API server.
     """
     folder.mkdir(mode=0o700)
     kubernetes = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost")
     shown: dict[str, tuple[str, ...]] = {
-        "apiserver": (*kubernetes, "127.0.0.1", "10.96.0.1", address),
+        "apiserver": (*kubernetes, "127.0.0.1", service, address),
         "node": ("testnode", address),
     }
     ca_key = ec.generate_private_key(ec.SECP256R1())

@@ -1,7 +1,8 @@
-"""One real Kubernetes node in namespaces of its own, up and down.
+"""A real Kubernetes node in namespaces of its own, up and down.
 
-Its work folder is `run` under the cache folder. A lock there is held by the node's first process and by the one that
-waits for it, so the kernel gives it back when the node is gone, however it went: whoever holds the lock is the node.
+Its work folder is `run` (`run-b` of the second node of a machine) under the cache folder. A lock there is held by the
+node's first process and by the one that waits for it, so the kernel gives it back when the node is gone, however it
+went: whoever holds the lock is the node.
 """
 
 import contextlib
@@ -20,17 +21,18 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 
-from cluster.node import build, files, keys
+from cluster.node import build, files, folders, keys
 from cluster.node.build import Missing, say
 from kubectl_testing import Kubectl
 
 Result = TypeVar("Result")
 
 _CGROUPS = Path("/sys/fs/cgroup")
-_FIXED = tuple(Path(name) for name in ("/var/lib/kubelet", "/var/lib/cni", "/var/log/containers", "/var/log/pods"))
 # Of the node's programs: nothing of the machine's, such as its proxies.
 _ENVIRONMENT = {"PATH": os.environ["PATH"] + ":/usr/local/sbin:/usr/sbin:/sbin", "HOME": "/root"}
 _SECONDS = 120.0  # how long any one step of coming up may take
+NAME = "MODELYARD_TEST_NODE"
+"""Variable that names the node, one of files.NAMES; without it there is one."""
 
 
 class NotUp(Exception):
@@ -38,11 +40,15 @@ class NotUp(Exception):
 
 
 class Node:
-    """The node of this machine: there is one at most."""
+    """A node of this machine; by default the one that the environment names. Raises Missing."""
 
-    def __init__(self) -> None:
-        self.work = build.cache() / "run"
-        self._lock = build.cache() / "lock"
+    def __init__(self, name: str | None = None) -> None:
+        name = name or os.environ.get(NAME) or files.NAMES[0]
+        if name not in files.NAMES:
+            raise Missing(f"{NAME}={name}: expected one of {', '.join(files.NAMES)}")
+        self.which = files.Which(name)
+        self.work = build.cache() / f"run{self.which.suffix}"
+        self._lock = build.cache() / f"lock{self.which.suffix}"
         self._holding = -1
 
     @property
@@ -67,9 +73,9 @@ class Node:
             raise Missing(
                 "the test cluster's node needs Linux and root; elsewhere, set KUBECONFIG to use another cluster"
             )
-        build.install()
-        _check_routes()
-        at = files.Places(self.work, build.build(build.KUBERNETES))
+        build.everything()
+        _check_routes(self.which)
+        at = self._places()
         images = [build.image(program) for program in (build.PAUSE, build.COREDNS)]
         lock = self._locked()
         if lock is None:
@@ -101,13 +107,13 @@ class Node:
 
     def left(self) -> list[str]:
         """What there is of a node: when none is up there must be nothing."""
-        places = [self.work, *(path / files.CGROUP for path in _hierarchies())]
-        found = [f"network {files.LINK}"] if _linked() else []
+        places = [self.work, *self._groups()]
+        found = [f"network {self.which.link}"] if self._linked() else []
         found += [str(path) for path in places if path.exists()]
-        built = str(build.cache() / "built")
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):  # it may be gone by now
-                if built in (said := path.read_bytes().replace(b"\0", b" ").decode(errors="replace")):
+                said = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if f"{self.work}/" in said or f"{self.work} " in said:
                     found.append(f"process {path.parent.name}: {said[:200]}")
         return found
 
@@ -132,7 +138,7 @@ class Node:
 
     def start(self, name: str) -> None:
         """Start a component (the names are those of `files.commands`) that does not run."""
-        command = files.commands(files.Places(self.work, build.build(build.KUBERNETES)))[name]
+        command = files.commands(self._places())[name]
         with (self.work / "log" / name).open("ab") as log:
             beside = ["setsid", "--fork", *self._noted(name, command)]  # a child of nobody here
             subprocess.run(beside, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
@@ -162,15 +168,12 @@ class Node:
         """Folders, keys, settings, and the namespaces with the cable to them."""
         for name in ("cni", "kubelet", "log", "pids"):
             (self.work / name).mkdir(parents=True)
-        keys.write(at.keys, files.ADDRESS)
+        keys.write(at.keys, self.which.address, self.which.api)
         for name, text in files.settings(at).items():
             (self.work / name).write_text(text)
-        made = [path for path in _FIXED if not path.exists()]
-        (self.work / "made").write_text("\n".join(map(str, made)))
-        for path in made:
-            path.mkdir(parents=True)
-        for hierarchy in _hierarchies():
-            (hierarchy / files.CGROUP).mkdir(exist_ok=True)
+        folders.make(self.which.name)
+        for group in self._groups():
+            group.mkdir(exist_ok=True)
         reading, writing = os.pipe()
         if not held:  # the first process holds its own standard input open
             os.set_inheritable(writing, True)
@@ -178,7 +181,7 @@ class Node:
         command = ["unshare", *namespaces, "--fork", "--kill-child", "--propagation", "private"]
         with (self.work / "log" / "init").open("w") as log:
             process = subprocess.Popen(
-                [*command, str(build.HERE / "init.sh"), str(self.work), files.ADDRESS],
+                [*command, str(build.HERE / "init.sh"), str(self.work), self.which.address],
                 stdin=reading,
                 env=_ENVIRONMENT,
                 stdout=log,
@@ -197,13 +200,13 @@ class Node:
 
     def _connect(self) -> None:
         """The cable; it goes when the node's network namespace does."""
-        link = files.LINK
+        link = self.which.link
         _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(self._pid()))
         _ip("link", "set", link, "addrgenmode", "none")
-        _ip("address", "add", f"{files.HOST}/24", "dev", link)
+        _ip("address", "add", f"{self.which.host}/24", "dev", link)
         _ip("link", "set", link, "up")
-        for network in (files.PODS, files.SERVICES):
-            _ip("route", "add", network, "via", files.ADDRESS, "dev", link)
+        for network in (self.which.pods, self.which.services):
+            _ip("route", "add", network, "via", self.which.address, "dev", link)
 
     def _start(self, at: files.Places, images: Sequence[Path]) -> None:
         commands = files.commands(at)
@@ -219,7 +222,8 @@ class Node:
                 processes[name] = self._launch(name, commands[name])
         for archive in images[1:]:
             self.load(archive)
-        self._kubectl("apply", "-f", str(build.HERE / "dns.yaml"))
+        dns = (build.HERE / "dns.yaml").read_text().replace("ADDRESS", self.which.dns)
+        self._kubectl("apply", "-f", "-", stdin=dns)
         for what in ("node/testnode", "deployment/coredns"):
             condition = "Ready" if what.startswith("node") else "Available"
             wait = ("wait", what, "-n", "kube-system", f"--for=condition={condition}", "--timeout=5s")
@@ -241,9 +245,9 @@ class Node:
         file = self.work / "pids" / name
         return self.inside(["bash", "-c", 'echo $$ >"$0"; exec "$@"', str(file), *command])
 
-    def _kubectl(self, *arguments: str, code: int | None = 0) -> bool:
+    def _kubectl(self, *arguments: str, code: int | None = 0, stdin: str | None = None) -> bool:
         """Whether it succeeded. code: the status that is expected, None for any."""
-        return Kubectl(self.kubeconfig, self.work).run(*arguments, code=code).code == 0
+        return Kubectl(self.kubeconfig, self.work).run(*arguments, code=code, stdin=stdin).code == 0
 
     def _until(self, fact: Callable[[], bool], what: str, process: "subprocess.Popen[bytes]") -> None:
         """Wait for a fact. Raises NotUp with the ends of the logs, when it is too late or the process has ended."""
@@ -262,27 +266,33 @@ class Node:
     def _clean(self) -> None:
         """Remove what a node leaves that has ended in whatever way."""
         # It goes with the node's network, a little later.
-        _until(lambda: not _linked(), f"the end of the network {files.LINK} (is a node of another cache folder up?)")
-        for group in (hierarchy / files.CGROUP for hierarchy in _hierarchies()):
+        link = self.which.link
+        _until(lambda: not self._linked(), f"the end of the network {link} (is a node of another cache folder up?)")
+        for group in self._groups():
             _until(partial(_removed, group), f"the end of {group}")
-        if not self.work.exists():
-            return
-        if any(f" {self.work}" in line for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+        if any(f" {self.work}/" in line for line in Path("/proc/self/mountinfo").read_text().splitlines()):
             raise NotUp(f"something is mounted below {self.work}; unmount it, then try again")
-        made = self.work / "made"
-        ours = [Path(line) for line in made.read_text().splitlines()] if made.exists() else []
-        shutil.rmtree(self.work)
-        for path in ours:
-            if path.exists():
-                path.rmdir()
+        if self.work.exists():
+            shutil.rmtree(self.work)
+        folders.release(self.which.name)
+
+    def _places(self) -> files.Places:
+        return files.Places(self.work, build.build(build.KUBERNETES), self.which)
+
+    def _groups(self) -> list[Path]:
+        return [hierarchy / self.which.cgroup for hierarchy in _hierarchies()]
+
+    def _linked(self) -> bool:
+        return self.which.link in [name for _, name in socket.if_nameindex()]
 
 
-def _check_routes() -> None:
+def _check_routes(which: files.Which) -> None:
     """Raises Missing when this machine has a network of the same addresses."""
-    wanted = [ipaddress.ip_network(text, strict=False) for text in (f"{files.HOST}/24", files.PODS, files.SERVICES)]
+    own = (f"{which.host}/24", which.pods, which.services)
+    wanted = [ipaddress.ip_network(text, strict=False) for text in own]
     for route in json.loads(_ip("-json", "-4", "route", "show")):
         there = route["dst"]
-        if there == "default" or route.get("dev") == files.LINK:
+        if there == "default" or route.get("dev") == which.link:
             continue
         for network in wanted:
             if network.overlaps(ipaddress.ip_network(there)):
@@ -294,10 +304,6 @@ def _ip(*arguments: str) -> str:
     if done.returncode:
         raise NotUp(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
-
-
-def _linked() -> bool:
-    return files.LINK in [name for _, name in socket.if_nameindex()]
 
 
 def _works(command: Sequence[str]) -> bool:

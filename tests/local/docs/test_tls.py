@@ -96,7 +96,8 @@ def test_a_gateway_gets_a_certificate_and_wants_to_see_one_as_written(tmp_path: 
         wanting = re.compile("wants? (to see )?a certificate of the caller")
         without = ("predict", "plus", "--data", "[1, 2]", "--ca", "authority.crt")
         wait_until(lambda: wanting.search(yard.cli(*without, check=False)), "callers without a certificate are refused")
-        said(yard, "export KUBECONFIG=$(modelyard kubeconfig); kubectl delete configmap modelyard -n modelyard-system")
+        patch = """kubectl patch configmap modelyard -n modelyard-system -p '{"data": {"settings.yaml": "{}"}}'"""
+        said(yard, f"export KUBECONFIG=$(modelyard kubeconfig); {patch}")
         wait_until(lambda: shell(yard, f"curl -sS {yard.url}/v2").returncode == 0, "plain text again")
         wait_until(lambda: address(yard) == yard.url, "the address that commands use")
         key = (tmp_path / "gateway.key").read_text().splitlines()[1]

@@ -37,7 +37,7 @@ def test_every_reason_of_the_page_is_one() -> None:
 
 
 def test_the_overlay_that_the_page_shows_is_valid(tmp_path: Path) -> None:
-    _, fragment = blocks("how-to/kubernetes.md", "yaml")
+    fragment = blocks("how-to/kubernetes.md", "yaml")[1]
     body: dict[str, Any] = {
         "apiVersion": "modelyard.dev/v1alpha1",
         "kind": "ModelService",

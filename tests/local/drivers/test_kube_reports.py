@@ -15,18 +15,23 @@ from modelyard.base.clock import SystemClock
 from modelyard.control.drivers.kube.index import Index
 from modelyard.control.drivers.kube.looks import Looks
 from modelyard.control.ir import names
-from modelyard.control.ir.observed import ObservedMember
+from modelyard.control.ir.observed import ObservedTask
 from modelyard.control.ir.task import Task
 from modelyard.control.ir.values import Key
 from modelyard.control.kube.auth import ClientConfig
 from modelyard.control.kube.client import Client
+from modelyard.control.render import kube_pod, kube_workload
 from modelyard.control.render.kube_container import REPORT_PORT
-from modelyard.testing.driver_rig import JOB, crew
+from modelyard.control.render.kube_pod import PodSettings
+from modelyard.control.render.kube_workload import Around
+from modelyard.testing.driver_rig import JOB, crew, unit
 
 Object = dict[str, Any]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _numbers = itertools.count(1)
 CREW = crew(parallelism=1)
+UNIT = unit()
+OWNER = {"apiVersion": "modelyard.dev/v1alpha1", "kind": "ModelService", "metadata": {"name": "iris", "uid": "1"}}
 UID = "11111111-0000-4000-8000-000000000001"
 
 
@@ -46,8 +51,8 @@ async def pod(answer: Answer) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def looking(ip: str) -> AsyncIterator[tuple[Callable[[], ObservedMember], list[Key]]]:
-    """The one member of a crew as it is observed, and who was told of news."""
+async def looking(ip: str) -> AsyncIterator[tuple[Callable[[], ObservedTask], list[Key]]]:
+    """A crew of one as it is observed, and who was told of news."""
     told: list[Key] = []
     index = Index(told.append)
     index.workload_handler("Job")(names.kube(CREW.name), None, _job(CREW))
@@ -58,32 +63,46 @@ async def looking(ip: str) -> AsyncIterator[tuple[Callable[[], ObservedMember], 
         looks = Looks(client, index, SystemClock())
         running = group.create_task(looks.run())
         await asyncio.wait_for(looks.first.wait(), 20)
-        yield lambda: index.observed(JOB, looks.facts()).tasks[0].members[0], told
+        yield lambda: index.observed(JOB, looks.facts()).tasks[0], told
         running.cancel()
 
 
 async def test_the_report_of_a_pod_that_runs_is_read_and_its_owner_told() -> None:
     body = {"version": 1, "job": {"run": 1, "committed": 3, "shards": 4}}
-    async with pod(_saying(json.dumps(body).encode())) as ip, looking(ip) as (member, told):
-        report = member().report
+    async with pod(_saying(json.dumps(body).encode())) as ip, looking(ip) as (there, told):
+        report = there().members[0].report
         assert report is not None
         assert report.job is not None
         assert report.job.committed == 3
         assert told == [JOB]
 
 
+async def test_what_a_pod_has_used_is_counted_and_is_no_news() -> None:
+    asked = itertools.count(1)
+
+    async def say(_: web.Request) -> web.StreamResponse:
+        body = {"version": 1, "job": {"run": 1}, "usage": {"cpuSeconds": float(next(asked)), "memoryByteSeconds": 8.0}}
+        return web.json_response(body)
+
+    async with pod(say) as ip, looking(ip) as (there, told), asyncio.timeout(20):
+        while there().usage.cpu_seconds < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert there().usage.memory_byte_seconds == 8.0
+        assert told == [JOB]
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff", b"{}", b'{"version": 1, "job": {}}' + b" " * 5000, b"x" * 10_000_000])
 async def test_what_is_no_report_is_left_out(data: bytes) -> None:
-    async with pod(_saying(data)) as ip, looking(ip) as (member, told):
-        assert (member().report, told) == (None, [])
+    async with pod(_saying(data)) as ip, looking(ip) as (there, told):
+        assert (there().members[0].report, told) == (None, [])
 
 
 async def test_who_points_elsewhere_is_not_followed() -> None:
     async def elsewhere(_: web.Request) -> web.StreamResponse:
         raise web.HTTPFound("http://127.0.0.1:1/secret")
 
-    async with pod(elsewhere) as ip, looking(ip) as (member, _):
-        assert member().report is None
+    async with pod(elsewhere) as ip, looking(ip) as (there, _):
+        assert there().members[0].report is None
 
 
 async def test_who_does_not_answer_holds_up_nobody() -> None:
@@ -91,8 +110,33 @@ async def test_who_does_not_answer_holds_up_nobody() -> None:
         await asyncio.sleep(60)
         return web.Response()
 
-    async with pod(never) as ip, looking(ip) as (member, _):
-        assert member().report is None
+    async with pod(never) as ip, looking(ip) as (there, _):
+        assert there().members[0].report is None
+
+
+@pytest.mark.parametrize("compared", [frozenset(), frozenset({UNIT.name})], ids=["no copies", "copies"])
+async def test_of_those_who_serve_only_who_gets_copies_of_requests_is_asked(compared: frozenset[str]) -> None:
+    body = {"version": 1, "serve": {"ready": True, "shadow": {"compared": 3}}}
+    index = Index(lambda _: None)
+    workload = kube_workload.unit(UNIT, Around(template=kube_pod.template(UNIT, PodSettings()), owner=OWNER))
+    workload["metadata"] |= {"uid": UID, "resourceVersion": "1"}
+    index.workload_handler("Deployment")(names.kube(UNIT.name), None, workload)
+    async with (
+        pod(_saying(json.dumps(body).encode())) as ip,
+        Client(ClientConfig(server="http://127.0.0.1:1")) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        stored = _pod(ip)
+        short = workload["metadata"]["name"]
+        stored["metadata"]["labels"] = {names.LABEL_UNIT: names.kube(UNIT.name)[1]}
+        stored["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "name": f"{short}-1", "controller": True}]
+        index.pod_handler(("default", "p"), None, stored)
+        looks = Looks(client, index, SystemClock(), lambda: compared)
+        running = group.create_task(looks.run())
+        await asyncio.wait_for(looks.first.wait(), 20)
+        (member,) = index.observed(None, looks.facts()).units[0].members
+        assert bool(member.report) == bool(compared)
+        running.cancel()
 
 
 def _saying(data: bytes) -> Answer:

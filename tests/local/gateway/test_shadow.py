@@ -17,11 +17,12 @@ import pytest
 from msgspec.structs import replace
 
 import front_testing
+from collisions_testing import header_for
 from front_testing import Front
 from gateway_testing import Upstream, becomes_true, upstream
 from modelyard.base.clock import SystemClock
 from modelyard.control.gateway.envoy import EnvoyGateway
-from modelyard.control.ir.access import OPEN
+from modelyard.control.ir.access import OPEN, Access
 from modelyard.control.ir.route import Backend, Endpoints, Mirror, Route
 from modelyard.control.ir.unit_secret import unit_secret
 from modelyard.runtime.front.asking import Answer, Unanswered, ask
@@ -137,6 +138,18 @@ async def test_nobody_else_is_answered_and_nothing_else(yard: Yardstick, units: 
     assert (await yard.ask(secret(LIGHT), more=twice)).status == 403
     assert units[SERVING].requests == asked
     assert json.loads((await yard.ask("nobody")).body).keys() == {"error"}
+
+
+async def test_a_computed_key_opens_no_public_scope(yard: Yardstick, units: dict[str, Upstream]) -> None:
+    private = replace(MIRRORED, access=Access())
+    await yard.serve(private, **addresses(units))
+    await yard.becomes(200)
+    asked = units[SERVING].requests
+    for public_id in ("iris", "iris.default", "ready"):
+        answer = await yard.ask(header_for(public_id, "v2"), f"/v2/models/{public_id}/infer")
+        assert (answer.status, json.loads(answer.body).keys()) == (403, {"error"}), public_id
+    assert (await yard.ask(header_for("ready", "v2"), "/v2/health/ready", "GET")).status == 403
+    assert units[SERVING].requests == asked
 
 
 async def test_its_secret_opens_nothing_at_the_public_listener(yard: Yardstick, units: dict[str, Upstream]) -> None:

@@ -20,6 +20,7 @@ from modelyard.base.clock import SystemClock
 from modelyard.control.gateway.envoy import EnvoyGateway
 from modelyard.control.ir.platform import Platform, Tls
 from modelyard.control.ir.route import Endpoints
+from modelyard.control.render import xds_door
 from modelyard.testing.gateway_suite import IRIS, acknowledged, route
 
 LAPTOP = Platform(authentication="none", local_only=True)
@@ -248,6 +249,55 @@ async def test_callers_must_show_a_certificate_of_the_named_authority(secured: S
     assert await secured.ask(eve) == 200
     with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
         await secured.ask(secured.authority.context(people.sign("ana"), secured.folder))
+
+
+async def test_who_is_connected_by_a_certificate_of_a_former_authority_is_soon_asked_to_leave(
+    secured: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(xds_door, "_LONGEST_TRUST", "2s")
+    people, others = Authority("people"), Authority("others")
+    secured.show(secured.authority.sign("first"), people.pem)
+    ana = secured.authority.context(people.sign("ana"), secured.folder)
+    async with asyncio.timeout(20):
+        while await asyncio.to_thread(secured.shown, ana) != "first":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    kept = http.client.HTTPSConnection("localhost", secured.port, timeout=10, context=ana)
+
+    def asked() -> tuple[int, str | None]:
+        kept.request("POST", INFER, b"{}")
+        answer = kept.getresponse()
+        answer.read()
+        return answer.status, answer.getheader("Connection")
+
+    assert await asyncio.to_thread(asked) == (200, None)
+    secured.show(secured.authority.sign("second"), others.pem)
+    async with asyncio.timeout(20):
+        while (await asyncio.to_thread(asked))[1] != "close":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    kept.close()
+    with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
+        await secured.ask(ana)
+
+
+async def test_a_session_that_is_taken_up_again_shows_its_certificate_again(secured: Secured) -> None:
+    people = Authority("people")
+    secured.show(secured.authority.sign("first"), people.pem)
+    ana = secured.authority.context(people.sign("ana"), secured.folder)
+    async with asyncio.timeout(20):
+        while await asyncio.to_thread(secured.shown, ana) != "first":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+    def resumes(session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession | None]:
+        with (
+            socket.create_connection(("127.0.0.1", secured.port), 5) as plain,
+            ana.wrap_socket(plain, server_hostname="localhost", session=session) as found,
+        ):
+            found.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert b"200" in found.recv(100)  # tickets come with the first answer
+            return bool(found.session_reused), found.session
+
+    _, session = await asyncio.to_thread(resumes, None)
+    assert (await asyncio.to_thread(resumes, session))[0] is False
 
 
 async def test_after_envoy_was_killed_it_shows_its_certificate_again(secured: Secured) -> None:

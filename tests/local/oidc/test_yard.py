@@ -175,7 +175,7 @@ def test_a_service_account_is_believed_as_long_as_it_exists(place: Place) -> Non
     assert place.call(token) in (401, 403)
 
 
-def test_settings_that_cannot_be_read_change_nothing_and_shut_a_server_that_starts(place: Place) -> None:
+def test_settings_that_cannot_be_read_or_are_gone_change_nothing_at_a_start_either(place: Place) -> None:
     place.settle()
     owner = place.token("create")
     place.becomes("", 401)
@@ -192,4 +192,7 @@ def test_settings_that_cannot_be_read_change_nothing_and_shut_a_server_that_star
     assert place.call() == 401
     place.write("gateway: {}", key="settings.yml")
     place.kubectl("delete", "configmap", "modelyard", *NAMESPACE)
+    wait_until(lambda: "modelyard-system/modelyard is gone" in place.kubectl("get", "events", *NAMESPACE), "the event")
+    assert (place.call(), place.call(owner)) == (401, 200)
+    place.write("{}")
     place.becomes("", 200)

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import skops.io
+from msgspec import structs
 from sklearn.linear_model import LogisticRegression
 
 from front_testing import Client, body, get, post, until
@@ -151,10 +152,12 @@ def test_what_a_killed_worker_had_started_is_no_zombie(place: Place) -> None:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("program", ["front", "jobs", "streams", "prepare", "fetch"])
+@pytest.mark.parametrize("program", ["front", "jobs", "streams", "prepare", "fetch", "progress"])
 def test_it_ends_when_asked_before_everything_it_needs_is_loaded(place: Place, program: str) -> None:
     os.unlink(place.work)
     os.mkfifo(place.work)  # what reads it waits
+    if program == "progress":
+        place = structs.replace(place, report_listen="127.0.0.1:0")
     with first(f"modelyard.runtime.{program}", place) as (process, outer):
         until(lambda: _listens_to_sigterm(process))
         process.send_signal(signal.SIGTERM)

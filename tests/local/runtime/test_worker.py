@@ -16,7 +16,7 @@ import models_testing as models
 from misbehaving_testing import Misbehaving
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import RetryLater, UserError
-from modelyard.runtime.backends import worker as backend
+from modelyard.runtime.backends import speaking
 from modelyard.runtime.backends.load import load
 from modelyard.runtime.backends.port import LoadFailed, Tensors, WorkerDied
 from modelyard.runtime.backends.worker import WorkerBackend
@@ -148,7 +148,7 @@ async def test_what_a_model_prints_or_writes_to_descriptors_never_reaches_the_pr
 async def test_a_model_that_hangs_is_ended_at_the_deadline(loader: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
     found = await loader.open_misbehaving("hang")
     pid = found.pid
-    monkeypatch.setattr(backend, "INFER_SECONDS", 0.2)
+    monkeypatch.setattr(speaking, "INFER_SECONDS", 0.2)
     with pytest.raises(WorkerDied, match=r"no answer within 0\.2 s"):
         await found.infer({"X": POISON})
     assert gone(pid)

@@ -67,3 +67,15 @@ async def test_an_answer_without_issuer_makes_nobody_believed(tmp_path: Path) ->
                 await until(lambda asked=server.requests: bool(asked))  # type: ignore[misc]
                 await accounts.first(0.1)
             assert accounts.place() == Place(loopback=False)
+
+
+async def test_keys_that_the_disk_had_already_are_waited_for_no_longer_than_new_ones(tmp_path: Path) -> None:
+    keys = [ec.generate_private_key(ec.SECP256R1())]
+    server = ScriptedServer(always=telling(ISSUER, lambda: key_set(*keys)))
+    async with server, Client(server.config) as client:
+        for _ in range(2):
+            accounts = ClusterAccounts(client, tmp_path, SystemClock())
+            async with tasks(accounts.keys.run()), asyncio.timeout(20):
+                await accounts.first(1000)
+                await until(lambda: any(tmp_path.iterdir()))
+            assert json.loads(accounts.place().accounts) == key_set(*keys)

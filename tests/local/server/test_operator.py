@@ -52,7 +52,9 @@ async def test_the_first_one_leads_and_makes_what_it_needs(site: Site) -> None:
     assert secrets >= {"modelyard-gateway-key", "modelyard-xds-ca", "modelyard-gateway-tls", "modelyard-issuer"}
     assert "PRIVATE" not in "\n".join(one.said)
     await becomes(one, "/readyz", 200)
-    assert "modelyard_leads 1" in (await asked(one, "/metrics"))[1]
+    figures = (await asked(one, "/metrics"))[1]
+    assert "modelyard_leads 1" in figures
+    assert re.search("^modelyard_writes_total [1-9]", figures, re.MULTILINE), "its Secrets and its label at least"
     assert (await asked(one, "/metrics?model=a.b"))[1].endswith("# of a.b\n")
 
 

@@ -15,10 +15,11 @@ from certificates_testing import Authority
 from gateway_testing import becomes_true
 from modelyard.api import issuer
 from modelyard.api.schema import crds
-from modelyard.base.clock import SystemClock
+from modelyard.base.clock import Clock, SystemClock
 from modelyard.control.apiserver import folder as apifolder
 from modelyard.control.apiserver.server import ApiServer
 from modelyard.control.apiserver.store import Store
+from modelyard.control.engine import standing
 from modelyard.control.engine.standing import Place, StandingWatch
 from modelyard.control.ir.platform import OWN, Issuer, KeySource
 from modelyard.control.kube import auth
@@ -52,6 +53,15 @@ class StandInKeys:
         return self.wrong
 
 
+class Sleeper(SystemClock):
+    """Of a machine that was asleep for a while: only the time of day goes on meanwhile."""
+
+    slept = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.slept
+
+
 class Server:
     """An API server, and watches on it."""
 
@@ -68,9 +78,9 @@ class Server:
     def issuer(self, name: str = OWN) -> Issuer:
         return next(each for each in self.last.platform.issuers if each.name == name)
 
-    async def watch(self, *, loopback: bool = True) -> StandingWatch:
+    async def watch(self, *, loopback: bool = True, clock: Clock | None = None) -> StandingWatch:
         """One that runs until the test ends."""
-        clock = SystemClock()
+        clock = clock or SystemClock()
         recorder = EventRecorder(self.client, "modelyard", clock)
         configmaps = Reflector(self.client, CONFIGMAPS, clock=clock, namespace=SYSTEM)
         secrets = Reflector(self.client, SECRETS, clock=clock, namespace=SYSTEM)
@@ -88,6 +98,10 @@ class Server:
         await watch.begin()
         await self._run(watch.run())
         return watch
+
+    def other(self) -> "Server":
+        """One that starts later, with the same API server."""
+        return Server(self.client, self._stack)
 
     async def _run(self, *work: Any) -> None:
         tasks = [asyncio.create_task(each) for each in work]
@@ -168,7 +182,42 @@ async def test_a_server_that_starts_with_settings_that_cannot_be_read_is_shut(se
     assert not server.last.platform.anonymous
     await server.becomes_told("SettingsInvalid", "only tokens of built-in issuers count until that is mended")
     await server.client.delete(CONFIGMAPS, SYSTEM, "modelyard")
+    await server.becomes_told("SettingsInvalid", "is gone")
+    assert server.last.authentication == "required"
+    await server.settle("{}")
     await becomes_true(lambda: server.last.authentication == "none")
+
+
+async def test_settings_that_are_deleted_stay_in_force_at_a_later_start_too_until_others_are_written(
+    server: Server,
+) -> None:
+    await server.watch()
+    await server.settle(CORP + "gateway: {authentication: required}")
+    await becomes_true(lambda: server.last.authentication == "required")
+    in_force = server.last
+    await server.client.delete(CONFIGMAPS, SYSTEM, "modelyard")
+    await server.becomes_told("SettingsInvalid", "is gone: write it again, for the defaults with settings.yaml: '{}'")
+    assert server.last == in_force
+    later = server.other()
+    await later.watch()
+    assert later.last == in_force
+    await server.settle("gateway: {floor: perhaps}")
+    await server.becomes_told("SettingsInvalid", "gateway.floor")
+    third = server.other()
+    await third.watch()
+    assert third.last == server.last == in_force
+    await server.settle("{}")
+    await becomes_true(lambda: later.last.authentication == server.last.authentication == "none")
+
+
+async def test_settings_that_were_never_in_order_are_no_way_to_the_defaults(server: Server) -> None:
+    await server.settle("issuers: 5")
+    await server.watch()
+    await server.becomes_told("SettingsInvalid", "only tokens of built-in issuers count")
+    await server.client.delete(CONFIGMAPS, SYSTEM, "modelyard")
+    later = server.other()
+    await later.watch()
+    assert (later.last.authentication, later.last.platform.anonymous) == ("required", False)
 
 
 async def test_what_is_wrong_with_an_issuer_is_told_and_its_keys_are_taken_over_when_they_come(server: Server) -> None:
@@ -189,6 +238,18 @@ async def test_a_rotated_key_counts_until_its_grace_is_over_and_a_revoked_token_
     await becomes_true(lambda: server.last.platform.revoked == (made.id,))
     await tokens.rotate(server.client, 2.0, time.time())
     await becomes_true(lambda: len(json.loads(server.issuer().keys)["keys"]) == 2)
+    await becomes_true(lambda: len(json.loads(server.issuer().keys)["keys"]) == 1)
+
+
+async def test_a_grace_that_ends_while_the_machine_sleeps_is_over_soon_after(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "_LONGEST_WAIT_SECONDS", 0.1)
+    clock = Sleeper()
+    await server.watch(clock=clock)
+    await tokens.rotate(server.client, 3600.0, time.time())
+    await becomes_true(lambda: len(json.loads(server.issuer().keys)["keys"]) == 2)
+    clock.slept = 3700.0
     await becomes_true(lambda: len(json.loads(server.issuer().keys)["keys"]) == 1)
 
 

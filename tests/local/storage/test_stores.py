@@ -1,13 +1,18 @@
-"""Folders, a real S3 server and the twin of simulations do the same; only `create` decides races."""
+"""Folders, a real S3 server and the twin of simulations do the same; only `create` decides races.
+
+Other stores are tested when MODELYARD_TEST_STORES names a file: JSON, an empty prefix of a store -> keys of its Secret.
+"""
 
 import asyncio
 import errno
+import json
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,8 +33,18 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         yield found
 
 
-@pytest.fixture(params=["file", "s3", "twin"])
+def _others() -> dict[str, dict[str, str]]:
+    path = os.environ.get("MODELYARD_TEST_STORES")
+    return json.loads(Path(path).read_text()) if path else {}
+
+
+OTHERS = _others()
+
+
+@pytest.fixture(params=["file", "s3", "twin", *OTHERS])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param in OTHERS:
+        return Store.open(f"{request.param}/{uuid.uuid4()}", credentials=OTHERS[request.param])
     if request.param == "twin":
         return MemoryTwin()
     if request.param == "file":

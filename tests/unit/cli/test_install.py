@@ -6,8 +6,11 @@ import pytest
 import yaml
 
 import modelyard
-from modelyard.cli import main, rollout, uninstall
+from modelyard.base.errors import UserError
+from modelyard.cli import install, main, rollout, uninstall
 from modelyard.control.kube import resources
+from modelyard.control.render.install_options import Options
+from modelyard.control.render.install_record import Record
 
 Object = dict[str, Any]
 
@@ -53,6 +56,59 @@ def test_all_options_that_are_wrong_are_said_at_once(capsys: pytest.CaptureFixtu
     told = capsys.readouterr().err
     for option in ("--image-prefix", "--image-tag", "--pull-secret", "--gateway-memory"):
         assert option in told
+
+
+def decided(former: Record, *said: str) -> tuple[Options, list[str]]:
+    return install.decided(install.command.make_context("install", list(said)), former)
+
+
+HERE = modelyard.__version__
+FORMER = Record(HERE, HERE, ("--pull-secret=a", "--pull-secret=b", "--gateway-replicas=3", "--no-network-policies"))
+
+
+def test_the_same_again_needs_no_options() -> None:
+    options, news = decided(FORMER)
+    assert (options.pull_secrets, options.gateway_replicas, options.network_policies) == (("a", "b"), 3, False)
+    (told,) = news
+    assert told.startswith("as before: --pull-secret=a --pull-secret=b --gateway-replicas=3 --no-network-policies")
+    assert "--defaults" in told
+
+
+def test_what_is_said_now_wins_and_the_difference_is_told() -> None:
+    options, news = decided(FORMER, "--gateway-replicas", "2", "--network-policies", "--pull-secret", "c")
+    assert (options.pull_secrets, options.gateway_replicas, options.network_policies) == (("c",), 2, True)
+    assert news == ["pull-secret: a, b -> c", "gateway-replicas: 3 -> 2", "network-policies: no -> yes"]
+
+
+def test_defaults_forget_all_but_what_is_said_with_them() -> None:
+    options, news = decided(FORMER, "--defaults", "--gateway-replicas", "4")
+    assert options == Options(version=HERE, gateway_replicas=4)
+    assert news == ["pull-secret: a, b -> none", "gateway-replicas: 3 -> 4", "network-policies: no -> yes"]
+
+
+def test_the_tag_of_the_images_is_that_of_the_command_line_unless_it_is_said() -> None:
+    former = Record(HERE, "7", ())
+    assert decided(former) == (Options(version=HERE), [f"image-tag: 7 -> {HERE}"])
+    assert decided(former, "--image-tag", "8")[0].version == "8"
+
+
+def test_an_older_command_line_goes_back_only_when_told() -> None:
+    newer = Record("99.0.0", "99.0.0", ("--gateway-replicas=3",))
+    with pytest.raises(UserError, match=rf"Modelyard 99\.0\.0 is installed there.*{HERE}.*--downgrade"):
+        decided(newer)
+    options, news = decided(newer, "--downgrade")
+    assert options.gateway_replicas == 3
+    assert news[0] == f"version: 99.0.0 -> {HERE}"
+
+
+@pytest.mark.parametrize("remembered", ["--colour=red", "--gateway-replicas=many", "--gateway-memory=1", "nothing"])
+def test_what_is_remembered_and_cannot_be_taken_is_told_with_the_way_out(remembered: str) -> None:
+    former = Record(HERE, HERE, (remembered,))
+    with pytest.raises(UserError, match=r"ConfigMap modelyard-install in modelyard-system.*--defaults"):
+        decided(former, "--operator-replicas", "3")
+    options, news = decided(former, "--operator-replicas", "3", "--defaults")
+    assert options == Options(version=HERE, operator_replicas=3)
+    assert news == [f"forgotten: {remembered}"]
 
 
 @pytest.mark.parametrize("command", ["install", "uninstall"])

@@ -49,3 +49,9 @@ def test_what_came_of_copies_is_one_line_without_what_is_nought() -> None:
         "iris-svc-00002: 3 of 120 answers to copies differ, by up to 0.25 (0.0625 of the larger number); "
         "the one that serves differs from itself in 2, by up to 1e-05; only it failed on 4; skipped 1"
     )
+    assert said(compared=0, different=0, latencyMilliseconds=12) == "iris-svc-00002: it takes 12 ms"
+    alone = "iris-svc-00002: 0 of 7 answers to copies differ; it takes 12 ms"
+    assert said(compared=7, latencyMilliseconds=12) == alone
+    assert (
+        said(compared=7, latencyMilliseconds=12, servingLatencyMilliseconds=9) == f"{alone}, the one that serves 9 ms"
+    )

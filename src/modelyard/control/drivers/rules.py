@@ -89,6 +89,11 @@ def says_why(report: Report | None) -> bool:
     return report is not None and report.stream is not None and report.stream.problem is not None
 
 
+def compares(report: Report) -> bool:
+    """Whether a process that serves tells what came of copies of requests."""
+    return report.serve is not None and report.serve.shadow is not None
+
+
 def check_start(action: Start, present: Unit | None, *, stopping: bool) -> None:
     """Refuse what cannot be a unit of a driver, and a second unit under a name that is taken."""
     unit = action.unit

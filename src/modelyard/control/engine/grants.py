@@ -193,6 +193,8 @@ class Grants:
         self._rebound.update(bound)
         if len(self._rebound) > before:
             self.changed.set()
+        if self._is_old:
+            self._rebound.clear()  # everything is turned round anyway; while nobody decides, nobody takes them up
 
     def _mark(self) -> None:
         self._is_old = True

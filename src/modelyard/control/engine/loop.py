@@ -24,6 +24,7 @@ from modelyard.base.errors import ModelyardError, RetryLater
 from modelyard.control.engine.grants import Grants
 from modelyard.control.engine.looks import Looks
 from modelyard.control.engine.objects import Objects
+from modelyard.control.engine.patience import Patience
 from modelyard.control.engine.ports import Driver, Gateway
 from modelyard.control.engine.publisher import Publisher
 from modelyard.control.engine.writer import Writer
@@ -43,9 +44,6 @@ from modelyard.control.plan.views import Event, Outcome
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 _WORKERS = 8
-_NUMBERS_SECONDS = 2.0
-"""Numbers that change all the time are written to a status as often as that."""
-_MOMENT = 0.001
 _SHORTEST_REST_SECONDS = 0.05
 """Between two times that all grants are turned round; longer when that took longer."""
 
@@ -100,31 +98,42 @@ class Engine:
             gateway=gateway,
             gateway_url=gateway_url,
         )
+        self._followed = False
+        self._decides = False
         self._unseen: set[Key] | None = None
         self._platform: Platform | None = None
         self._looked: dict[Key, ObservedRoute] = {}
         self._before: dict[Key, Observed] = {}
-        self._written: dict[Key, float] = {}
+        self._patience = Patience()
 
-    async def run(self) -> None:
-        """Watch, decide and act until cancelled."""
+    async def follow(self) -> None:
+        """Take up everything that is declared until cancelled, and do nothing about it."""
+        self._followed = True
         for kind, reflector in self._reflectors.items():
             reflector.add_handler(self._object_handler(kind))
         self._revisions.add_handler(self._revision_handler)
         self._grants.follow(self._rules)
-        reflectors = (*self._reflectors.values(), *self._rules.values(), self._revisions)
         async with asyncio.TaskGroup() as group:
-            for reflector in reflectors:
+            for reflector in self._everything():
                 group.create_task(reflector.run())
+
+    async def run(self) -> None:
+        """Decide and act until cancelled, from what is declared now; `follow` as well, where nobody runs that yet."""
+        async with asyncio.TaskGroup() as group:
+            if not self._followed:
+                group.create_task(self.follow())
             group.create_task(self._look_again())
             group.create_task(self._look_at_routes_again())
             group.create_task(self._publisher.run())
-            for reflector in reflectors:
-                await reflector.synced.wait()
+            # What was followed for long may be old without anybody having noticed.
+            await asyncio.gather(*(each.confirm() for each in self._everything()))
             group.create_task(self._keep_grants())
             self._first_pass()
             for _ in range(_WORKERS):
                 group.create_task(self._work())
+
+    def _everything(self) -> tuple[Reflector, ...]:
+        return (*self._reflectors.values(), *self._rules.values(), self._revisions)
 
     def stand(self, standing: Standing) -> None:
         """Make this what holds for the platform, and return. Before the first call nobody may call anything."""
@@ -171,12 +180,16 @@ class Engine:
         """Every object was looked at, and who may call it is known."""
         if self._unseen is not None and not self._unseen and self._grants.are_known:
             self._publisher.open()
+            log.info("everything was looked at")
+            self._unseen = None
 
     def _first_pass(self) -> None:
         """Everything declared, and owners of what runs although its object is gone."""
+        self._decides = True
         observed = self._driver.observe()
         running = {each.unit.owner for each in observed.units} | {each.owner for each in observed.tasks}
         self._unseen = {*self._objects.keys(), *running}
+        log.info("everything that is declared is known; objects to be looked at: %d", len(self._unseen))
         for key in sorted(self._unseen):
             self._queue.add(key)
         self._open_when_known()
@@ -236,28 +249,31 @@ class Engine:
         later = None
         if owner is None:
             self._before.pop(key, None)
-            self._written.pop(key, None)
+            self._patience.forget(key)
         elif outcome.held is False:
             await self._writer.release(owner)
-            self._tell(owner, outcome.events)
+            self._tell(owner, (*outcome.happened, *outcome.events))
         elif not unmade and not self._writer.is_behind(owner):
-            later = await self._write_status(key, owner, outcome)
-            self._tell(owner, (*happenings(self._before.get(key, Observed()), observed), *outcome.events))
+            later = await self._write_status(key, owner, outcome, must=bool(unwritten or refused))
+            said = outcome.happened if later else (*outcome.happened, *outcome.events)
+            self._tell(owner, (*happenings(self._before.get(key, Observed()), observed), *said))
             self._tell(owner, _defects(refused))
             self._remember(key, observed)
         if unwritten or refused:
             raise (*unwritten, *refused)[0]
         return min((each for each in (outcome.wake_at, later) if each is not None), default=None)
 
-    async def _write_status(self, key: Key, owner: Object, outcome: Outcome) -> float | None:
-        """-> when to look again, where numbers were left for later."""
+    async def _write_status(self, key: Key, owner: Object, outcome: Outcome, *, must: bool) -> float | None:
+        """-> when to look again, where it waits. must: it cannot wait."""
         now = self._clock.monotonic()
-        left = self._written.get(key, float("-inf")) + _NUMBERS_SECONDS - now
-        # Seconds since 1970 are not exact: what is due within a moment is due.
-        if outcome.numbers_only and left > _MOMENT and outcome.status != owner.get("status"):
+        if outcome.status is None or outcome.status == owner.get("status"):
+            self._patience.settled(key)
+            return None
+        left = 0.0 if must else self._patience.left(key, outcome, now)
+        if left:
             return self._clock.now() + left
         if await self._writer.write_status(owner, outcome):
-            self._written[key] = now
+            self._patience.wrote(key, now)
         return None
 
     async def _confess(self, key: Key, observed: Observed, error: Exception) -> None:
@@ -341,8 +357,7 @@ class Engine:
     def _object_handler(self, kind: str) -> Any:
         def handle(key: tuple[str, str], _old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
             body = None if new is None else {"apiVersion": API_VERSION, "kind": kind, **new}
-            for concerned in self._objects.put(kind, *key, body):
-                self._queue.add(concerned)
+            self._concern(self._objects.put(kind, *key, body))
             if kind == AccessPolicy.__name__:
                 at = Key(kind=kind, namespace=key[0], name=key[1])
                 thing = self._objects.declared.get(at)
@@ -351,8 +366,13 @@ class Engine:
         return handle
 
     def _revision_handler(self, key: tuple[str, str], _old: Any, new: dict[str, Any] | None) -> None:
-        for owner in self._objects.put_revision(*key, new):
-            self._queue.add(owner)
+        self._concern(self._objects.put_revision(*key, new))
+
+    def _concern(self, keys: Iterable[Key]) -> None:
+        """Nobody takes them while nothing is decided, and the first pass is about everything."""
+        if self._decides:
+            for key in keys:
+                self._queue.add(key)
 
 
 def _without_access(seen: ObservedRoute) -> ObservedRoute:

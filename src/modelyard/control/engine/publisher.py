@@ -16,6 +16,8 @@ from modelyard.control.plan.diff import endpoints
 
 log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
+_REST_SECONDS = 0.01
+"""After a publication: what comes meanwhile is published together. Longer when that took long."""
 _AT_ONE_GO = 500
 
 
@@ -119,9 +121,11 @@ class Publisher:
     async def run(self) -> None:
         """Publish until cancelled. Changes that come together are published together."""
         await self._opened.wait()
+        loop = asyncio.get_running_loop()
         while True:
             await self._changed.wait()
             self._changed.clear()
+            began = loop.time()
             self._refresh()
             goal = (
                 tuple(chain.from_iterable(self._routes.values())),
@@ -138,6 +142,7 @@ class Publisher:
                 log.exception("the gateway could not be told: a defect of Modelyard; tried again later")
             else:
                 self._last = goal
+                await asyncio.sleep(max(_REST_SECONDS, 2 * (loop.time() - began)))
                 continue
             await asyncio.sleep(_PAUSE_SECONDS)
             self._changed.set()

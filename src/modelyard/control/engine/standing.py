@@ -17,6 +17,8 @@ from modelyard.api.settings import Settings
 from modelyard.base.clock import Clock
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, UserError
+from modelyard.control.engine import kept_settings
+from modelyard.control.engine.kept_settings import KeptSettings
 from modelyard.control.engine.ports import Keys
 from modelyard.control.ir.platform import Tls
 from modelyard.control.kube.client import ApiError, Client
@@ -29,6 +31,9 @@ from modelyard.control.plan.platform import Ground, Standing
 log = logging.getLogger(__name__)
 Object = dict[str, Any]
 _AGAIN_SECONDS = 5.0
+_LONGEST_WAIT_SECONDS = 30.0
+"""Until what ends by itself is looked at again: the clock that waits stands still while a laptop sleeps."""
+_GONE = f"""{settings.SUBJECT} is gone: write it again, for the defaults with {settings.KEY}: '{{}}'"""
 _SETTINGS = (settings.NAMESPACE, settings.NAME)
 _ISSUER = (settings.NAMESPACE, issuer.NAME)
 
@@ -74,6 +79,7 @@ class StandingWatch:
         self._place = place
         self._stand = stand
         self._changed = asyncio.Event()
+        self._kept = KeptSettings(client, secrets)
         self._read: tuple[str | None, Settings | None] = (None, None)
         self._unreadable = ""
         self._made: Object | None = None
@@ -92,13 +98,14 @@ class StandingWatch:
     def _saw(self, place: tuple[str, str], _old: Object | None, _new: Object | None) -> None:
         if place == _ISSUER:
             self._made = None  # from here on the reflector knows better
+        if place == kept_settings.PLACE:
+            self._kept.saw()
         if place[0] == settings.NAMESPACE:
             self._changed.set()
 
     async def begin(self) -> None:
-        """Stand for the first time, once settings and Secrets are known."""
-        await self._configmaps.synced.wait()
-        await self._secrets.synced.wait()
+        """Stand for the first time, with the settings and Secrets that there are now."""
+        await asyncio.gather(self._configmaps.confirm(), self._secrets.confirm())
         await self._look()
 
     async def run(self) -> None:
@@ -123,6 +130,11 @@ class StandingWatch:
         except Exception:
             log.exception("what holds for the gateway: a defect of Modelyard; what held before still does")
             return
+        try:
+            await self._keep()
+        except ModelyardError as error:
+            found[f"{kept_settings.SUBJECT} cannot be written: {error.message}; tried again"] = Reason.INTERNAL_ERROR
+            self._patience = _AGAIN_SECONDS
         self._tell(found)
 
     def _compute(self, found: dict[str, Reason]) -> None:
@@ -170,12 +182,34 @@ class StandingWatch:
         before, good = self._read
         if version == before:
             return good
+        if before is None:
+            good = self._last_good(is_new=stored is None)
         try:
-            good, self._unreadable = Settings() if stored is None else _parsed(stored), ""
+            if stored is not None:
+                good, self._unreadable = _parsed(stored), ""
+            elif before is not None or self._kept.stored is not None:
+                self._unreadable = _GONE
         except UserError as error:
             self._unreadable = error.message
         self._read = (version, good)
         return good
+
+    def _last_good(self, *, is_new: bool) -> Settings | None:
+        """Those of an earlier server. is_new: there are none either that could be in force instead."""
+        if self._kept.stored is None:
+            return Settings() if is_new else None
+        try:
+            return settings.parse(self._kept.text())
+        except UserError as error:
+            log.warning("the last settings that were in order are not known: %s", error.message)
+            return None
+
+    async def _keep(self) -> None:
+        """Keep what is in force, or that nothing was ever in order."""
+        stored = self._configmaps.cache.get(_SETTINGS)
+        if stored is None or (self._unreadable and self._kept.stored is not None):
+            return
+        await self._kept.keep(None if self._unreadable else stored["data"][settings.KEY])
 
     def _own(self) -> tuple[OwnIssuer | None, str]:
         """Our issuer, and what is wrong with it."""
@@ -207,7 +241,7 @@ class StandingWatch:
 
     def _tell(self, found: dict[str, Reason]) -> None:
         """What is new, once each; and when everything is in order again."""
-        about = self._configmaps.cache.get(_SETTINGS)
+        about = self._configmaps.cache.get(_SETTINGS) or self._kept.stored
         for message, reason in found.items():
             if message not in self._told:
                 log.warning("%s", message)
@@ -231,9 +265,9 @@ def _parsed(stored: Object) -> Settings:
 
 
 def _until_end(own: OwnIssuer | None, now: float) -> float | None:
-    """Seconds until something of it ends by itself; None: nothing does."""
+    """Seconds until it is to be looked at again, since something of it ends by itself; None: nothing does."""
     end = own.next_end(now) if own else None
-    return None if end is None else max(0.0, end - now)
+    return None if end is None else min(max(0.0, end - now), _LONGEST_WAIT_SECONDS)
 
 
 def _tls_settings(wanted: Settings | None) -> Any:

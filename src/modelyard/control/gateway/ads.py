@@ -14,8 +14,10 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 import grpc
 
 from modelyard.control.gateway import descriptors
-from modelyard.control.gateway.exchange import Exchange, Order, Table
+from modelyard.control.gateway.exchange import Exchange
 from modelyard.control.gateway.listening import Listening, peer_host
+from modelyard.control.gateway.scope_key import hashed
+from modelyard.control.gateway.table import Order, Table
 from modelyard.control.render import xds
 
 _log = logging.getLogger(__name__)
@@ -37,11 +39,13 @@ _NODE = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
 
 class Node:
-    """An Envoy that is connected. name: unique; that of its pod. host: its address, "" on a Unix socket."""
+    """An Envoy that is connected. name: unique; that of its pod. host: its address, "" on a Unix socket. zone: of the
+    cluster, "" if not known."""
 
     def __init__(self, exchange: Exchange, host: str) -> None:
         self.name = ""
         self.host = host
+        self.zone = ""
         self.stats_port = 0
         self.exchange = exchange
         self.wake = asyncio.Event()
@@ -73,7 +77,7 @@ class Ads:
         self._listening = listening
         self._answered = answered
         # Envoy 1.40 acknowledges a filter that it has just refused, when it comes again, and does not use it.
-        self._table = Table(TYPES, _renewed, (xds.EXTENSION,), _ORDER)
+        self._table = Table(TYPES, _renewed, (xds.EXTENSION,), _ORDER, _place)
         self._table.is_whole = False
         self._table.has_doors = has_doors
         self._nodes: dict[str, Node] = {}
@@ -233,6 +237,7 @@ class Ads:
             _log.warning("an Envoy at %s gives no name by which it could be known; it is told nothing", node.host)
             return False
         node.name = said.id
+        node.zone = said.locality.zone
         port = said.metadata.fields["stats_port"].number_value if "stats_port" in said.metadata.fields else 0
         node.stats_port = int(port) if 0 < port < 65536 else 0
         older = self._nodes.pop(node.name, None)
@@ -297,6 +302,10 @@ def _renewed(kind: str, body: bytes, count: int) -> bytes:
     scope: Any = descriptors.message_class(kind).FromString(body)
     scope.route_configuration.metadata.filter_metadata["modelyard"].fields["renewal"].number_value = count
     return bytes(scope.SerializeToString(deterministic=True))
+
+
+def _place(kind: str, name: str) -> object:
+    return hashed(name) if kind == xds.SCOPE else name
 
 
 def _message(name: str) -> Any:

@@ -51,23 +51,23 @@ class Codec:
             field.name: oneof.name for oneof in descriptor.oneofs if len(oneof.fields) > 1 for field in oneof.fields
         }
 
-    def __call__(self, body: Any) -> bytes:
+    def encode(self, body: Any) -> bytes:
         """Raises Unusual."""
-        if type(body) is Part:
-            wire = body.wire.get(self._name)
-            if wire is None:
-                wire = body.wire[self._name] = self._encode(body)
-            return wire
-        return self._encode(body)
-
-    def _encode(self, body: Any) -> bytes:
-        if not isinstance(body, dict):
+        shared = type(body) is Part
+        if shared:
+            wire: bytes | None = body.wire.get(self._name)
+            if wire is not None:
+                return wire
+        elif not isinstance(body, dict):
             raise Unusual
         names = tuple(body)
         writers = self._writers.get(names)
         if writers is None:
             writers = self._arrange(names)
-        return b"".join([write(body[name]) for name, write in writers])
+        wire = b"".join([write(body[name]) for name, write in writers])
+        if shared:
+            body.wire[self._name] = wire
+        return wire
 
     def _arrange(self, names: tuple[str, ...]) -> tuple[tuple[str, Write], ...]:
         """By which the fields of a body are written, in order; most bodies of a type have the same few sets of them."""
@@ -101,7 +101,7 @@ class Codecs:
             return self._any
         if name.startswith(_WELL_KNOWN):
             return _SPECIAL.get(name.removeprefix(_WELL_KNOWN), _unusual)
-        return Codec(self._descriptor(name), self)
+        return Codec(self._descriptor(name), self).encode
 
     def _descriptor(self, name: str) -> Descriptor:
         try:
@@ -157,12 +157,20 @@ def _single(field: FieldDescriptor, known: Codecs) -> Write:
     """Of one value, which is written whatever it is."""
     tag = _tag(field, _WIRE[field.type])
     if field.type == FieldDescriptor.TYPE_STRING:
-        return lambda value: _text(tag, value)
+        return partial(_text, tag)
     if field.type == FieldDescriptor.TYPE_MESSAGE:
-        encode = known.named(_inside(field).full_name)
-        return lambda value: _sized(tag, encode(value))
+        return _message(tag, known.named(_inside(field).full_name))
     plain = _plain(field)
     return lambda value: tag + plain(value)
+
+
+def _message(tag: bytes, encode: Write) -> Write:
+    def write(value: Any) -> bytes:
+        content = encode(value)
+        size = len(content)  # as in `_sized`, which is too dear here
+        return tag + (_SMALL[size] if size < 128 else _varint(size)) + content
+
+    return write
 
 
 def _many(one: Write) -> Write:
@@ -213,6 +221,8 @@ def _sized(tag: bytes, content: bytes) -> bytes:
 def _varint(number: int) -> bytes:
     if number < 128:
         return _SMALL[number]
+    if number < 16384:  # most sizes
+        return bytes((number & 127 | 128, number >> 7))
     found = bytearray()
     while number > 127:
         found.append(number & 127 | 128)

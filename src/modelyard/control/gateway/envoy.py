@@ -61,7 +61,7 @@ class EnvoyGateway(Pipeline):
         self._envoy = EnvoyProcess(run, logs, exposed=not addresses.is_loopback(self._host))
         self._log = AccessFile(logs, lambda: self._envoy.admin("POST", "/reopen_logs"))
         self._loads = Loads(lambda path: self._envoy.admin("GET", path), clock)
-        site = Site(log=str(self._log.path), secret=secret, shadow_socket=str(run / SHADOW_SOCKET))
+        site = Site(log=str(self._log.path), secret=secret, shadow=str(run / SHADOW_SOCKET))
         super().__init__(PrivateSocket(self._envoy.ads_socket), site)
         self._stack = contextlib.AsyncExitStack()
         self._live = False

@@ -3,90 +3,18 @@
 Source: Envoy, "xDS REST and gRPC protocol", incremental variant; `discovery.proto`.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from modelyard.base import ids
 from modelyard.control.gateway import descriptors
+from modelyard.control.gateway.table import Resource, Table
 from modelyard.control.gateway.utterances import without_dumps
 
 _TYPE = "type.googleapis.com/"
 _MOST_UNANSWERED = 32  # responses; what changes meanwhile waits, once, in `dirty`
 
 _UNKNOWN = ""
-
-
-class Resource(NamedTuple):
-    """A message on the wire. version: of its content, so that a client that comes back gets only what differs."""
-
-    version: str
-    body: bytes
-
-
-class Order(NamedTuple):
-    """Types whose order counts for a client that serves callers while it is brought up to date.
-
-    doors: without one of these nobody is served. ground: what there is, and what a client asks for under its names
-    when it has got it. above: what names the ground; within: what only a client with doors asks for.
-    """
-
-    doors: str
-    ground: tuple[str, str]
-    above: str
-    within: Collection[str]
-
-
-class Table:
-    """Resources by type and name. Types are sent in their order: what is named goes before who names it.
-
-    renewed: gives a body of a type other bytes of the same meaning, where a client needs that. apart: types of which
-    each resource is always sent alone. is_whole: what is not here is not wanted; before, a client that comes with more
-    keeps it: an earlier control plane told it that, and this one is still finding out what is wanted; is_wanted: what
-    is known by then about names of the type above. has_doors: until then a client that has none gets none.
-    """
-
-    def __init__(
-        self,
-        types: tuple[str, ...],
-        renewed: Callable[[str, bytes, int], bytes],
-        apart: Collection[str] = (),
-        order: Order | None = None,
-    ) -> None:
-        self.by_type: dict[str, dict[str, Resource]] = {each: {} for each in types}
-        self.is_whole = True
-        self.has_doors = True
-        self.is_wanted: Callable[[str], bool] = _unknown
-        self.apart = apart
-        self.order = order
-        self.renewed = renewed
-        self._removed: set[tuple[str, str]] = set()
-
-    def put(self, kind: str, name: str, body: bytes) -> bool:
-        """Whether that changed anything."""
-        before = self.by_type[kind].get(name)
-        if before is not None and before.body == body:
-            return False
-        self._removed.discard((kind, name))
-        self.by_type[kind][name] = Resource(ids.short_hash(body, 16), body)
-        return True
-
-    def remove(self, kind: str, name: str) -> bool:
-        """Whether that changed anything."""
-        if not self.is_whole:
-            self._removed.add((kind, name))
-        return self.by_type[kind].pop(name, None) is not None
-
-    def lacks(self, kind: str, name: str) -> bool:
-        """Whether it is known that there is to be nothing under a name."""
-        if name in self.by_type[kind]:
-            return False
-        is_above = self.order is not None and kind == self.order.above
-        return self.is_whole or (kind, name) in self._removed or (is_above and not self.is_wanted(name))
-
-
-def _unknown(name: str) -> bool:  # noqa: ARG001
-    """What may be wanted yet."""
-    return True
 
 
 class Refusal(NamedTuple):
@@ -100,8 +28,8 @@ class _Subscription:
     """everything: the client wants all of the type. has: the versions that it acknowledged, or came with.
 
     dirty: to be looked at; single: to be sent alone (both are ordered sets). unanswered: by nonce, the names of a
-    response. flying: their versions, None for a removal. greeted: whether there was a response; who asks for everything
-    waits for one, be it empty.
+    response. flying: their versions, None for a removal. waiting: what comes again when another one, by whose name it
+    is found, is gone. greeted: whether there was a response; who asks for everything waits for one, be it empty.
     """
 
     def __init__(self) -> None:
@@ -113,6 +41,7 @@ class _Subscription:
         self.single: dict[str, None] = {}
         self.unanswered: dict[str, list[str]] = {}
         self.flying: dict[str, str | None] = {}
+        self.waiting: dict[str, str] = {}
 
     def wants(self, name: str) -> bool:
         return self.everything or name in self.names
@@ -309,6 +238,8 @@ class Exchange:
             version = subscription.flying.pop(name)
             if version is None:
                 subscription.has.pop(name, None)
+                if (waited := subscription.waiting.pop(name, None)) is not None:
+                    subscription.dirty[waited] = None
             elif refused is None:
                 self._refused.pop((kind, name), None)
                 if subscription.wants(name):
@@ -317,11 +248,22 @@ class Exchange:
                 if resource is not None and resource.version == version:
                     self._alone.discard((kind, name))
             elif len(names) == 1:
-                self._refused[kind, name] = Refusal(version, refused)
+                former = self._former(kind, subscription, name)
+                if former is None:
+                    self._refused[kind, name] = Refusal(version, refused)
+                else:
+                    self._suspect(kind, name)
+                    subscription.waiting[former] = name
             else:
                 self._suspect(kind, name)
                 subscription.has[name] = _UNKNOWN
                 subscription.dirty[name] = None
+
+    def _former(self, kind: str, subscription: _Subscription, name: str) -> str | None:
+        """What the client has, for as long as its removal takes, at the place of something new."""
+        known, place = self._table.by_type[kind], self._table.place(kind, name)
+        leftovers = (each for each in (*subscription.has, *subscription.flying) if each not in known)
+        return next((each for each in leftovers if self._table.place(kind, each) == place and each != name), None)
 
     def _suspect(self, kind: str, name: str) -> None:
         """It was refused together with others: from now on it is sent alone, until it is acknowledged."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from modelyard.control.gateway.claims import contested
+from modelyard.control.gateway.claims import Claims
 from modelyard.control.gateway.hints import Hints
 from modelyard.control.gateway.narrowing import CLOSED, is_closed, meanwhile
 from modelyard.control.ir.access import Access
@@ -35,6 +35,7 @@ class MemoryGateway:
         self._automatic = automatic
         self._refuses = refuses
         self._goal: dict[Key, Route] = {}
+        self._claims = Claims()
         self._contested: dict[Key, str] = {}
         self._endpoints: dict[str, tuple[str, ...]] = {}
         self._observed: dict[Key, ObservedRoute] = {}
@@ -48,14 +49,17 @@ class MemoryGateway:
 
     async def publish(self, routes: tuple[Route, ...], endpoints: tuple[Endpoints, ...]) -> None:
         """See `Gateway.publish`."""
-        self._goal = {route.owner: route for route in routes}
+        goal = {route.owner: route for route in routes}
         units = {each.unit: each.addresses for each in endpoints}
-        if len(self._goal) != len(routes) or len(units) != len(endpoints):
+        if len(goal) != len(routes) or len(units) != len(endpoints):
             raise ValueError("two routes of one owner, or two sets of endpoints of one unit, were published")
         for route in routes:
             if not route.ids or (route.backends and _total(route) not in (0, 100)):
                 raise ValueError(f"the route of {route.owner} has no ids, or weights that do not add up to 100")
-        self._contested = contested(routes, self._observed)
+        for owner in self._goal.keys() | goal.keys():
+            self._claims.replace(owner, _ids(self._goal.get(owner)), _ids(goal.get(owner)))
+        self._goal = goal
+        self._contested = self._claims.contested(goal, self._observed)
         kept = {unit: self._endpoints[unit] for unit in self._in_force() if unit in self._endpoints}
         self._endpoints = kept | units
         if self._automatic:
@@ -134,6 +138,10 @@ class MemoryGateway:
 
     def _in_force(self) -> set[str]:
         return {unit for route in self._acknowledged() for unit in route.units}
+
+
+def _ids(route: Route | None) -> tuple[str, ...]:
+    return route.ids if route else ()
 
 
 def _total(route: Route) -> int:

@@ -32,14 +32,14 @@ _AT_ONE_GO = 50  # owners, before others get their turn on the loop
 class Site(NamedTuple):
     """What differs between gateways. log: path of Envoy's access log, "" for its standard output. secret: of units.
 
-    shadow_socket: where replicas ask that compare copies, "": nowhere. inherits: Envoys serve callers before and after
-    this process: nothing is told to them before it is known what is wanted, and one that has served nobody yet begins
-    when all of that was told.
+    shadow: where replicas ask that compare copies (`xds_shadow.listener`), "": nowhere. inherits: Envoys serve callers
+    before and after this process: nothing is told to them before it is known what is wanted, and one that has served
+    nobody yet begins when all of that was told.
     """
 
     log: str
     secret: UnitSecret = none
-    shadow_socket: str = ""
+    shadow: str = ""
     inherits: bool = False
 
 
@@ -55,8 +55,8 @@ class Pipeline:
         self._hints = Hints()
         self._ads = Ads(listening, self._answered, is_open=not site.inherits, has_doors=not site.inherits)
         self._doors = Doors(self._ads, self._listener)
-        shadows = Shadows(self._ads, site.secret, site.shadow_socket) if site.shadow_socket else None
-        self._switch = Switch(self._ads, modelyard.__version__, site.secret, shadows, lists=not site.inherits)
+        self._shadows = Shadows(self._ads, site.secret, site.shadow) if site.shadow else None
+        self._switch = Switch(self._ads, modelyard.__version__, site.secret, self._shadows, lists=not site.inherits)
         self._extensions = Extensions(self._ads)
         self._routes: tuple[Route, ...] = ()
         self._tracing: Tracing | None = None
@@ -82,6 +82,11 @@ class Pipeline:
     def observe(self, owner: Key) -> ObservedRoute:
         """See `Gateway.observe`."""
         return self._switch.observe(owner)
+
+    @property
+    def compared(self) -> frozenset[str]:
+        """Units that compare their answers to copies of requests, as far as routes in force say so."""
+        return self._shadows.units if self._shadows else frozenset()
 
     def hints(self) -> AsyncIterator[Key]:
         """See `Gateway.hints`."""

@@ -16,13 +16,23 @@ import modelyard
 from modelyard.base.clock import Clock
 from modelyard.base.errors import UserError
 from modelyard.control.gateway import metrics, server_calls, unknown_keys
+from modelyard.control.gateway.ads import Node
 from modelyard.control.gateway.fleet import Fleet
 from modelyard.control.gateway.listening import Identity, MutualTls
 from modelyard.control.gateway.pipeline import Pipeline, Site
+from modelyard.control.ir import names
 from modelyard.control.ir.observed import Load
 from modelyard.control.ir.platform import Platform
+from modelyard.control.ir.route import Endpoints
 from modelyard.control.ir.unit_secret import UnitSecret, none
-from modelyard.control.render.xds_bootstrap import GATEWAY_SAN, INTERNAL_PORT, PUBLIC_PORT
+from modelyard.control.render import xds
+from modelyard.control.render.xds_bootstrap import (
+    GATEWAY_SAN,
+    GATEWAYS,
+    INTERNAL_PORT,
+    PUBLIC_PORT,
+    STATS_PORT,
+)
 from modelyard.control.render.xds_door import INTERNAL_NAME, Door
 
 __all__ = ["Identity", "RemoteGateway"]
@@ -59,7 +69,9 @@ class RemoteGateway(Pipeline):
         self._internal_address = internal_address
         self._clock = clock
         self._bound = "::" if ":" in host else "0.0.0.0"  # noqa: S104  the pod's network decides who gets there
-        super().__init__(MutualTls(host, port, identity, GATEWAY_SAN), Site(log="", secret=secret, inherits=True))
+        shadow = f"{'[::]' if ':' in host else self._bound}:{names.SHADOW_PORT}"
+        site = Site(log="", secret=secret, shadow=shadow, inherits=True)
+        super().__init__(MutualTls(host, port, identity, GATEWAY_SAN), site)
         self._fleet = Fleet(lambda: self._ads.nodes, identity, clock)
         self._stack = contextlib.AsyncExitStack()
         self._leaving: dict[str, asyncio.TimerHandle] = {}
@@ -151,6 +163,11 @@ class RemoteGateway(Pipeline):
         """End all streams at once and take no new ones, since somebody else decides. Envoys keep what they have."""
         self._ads.stop()
 
+    def _answered(self, kind: str, names: Collection[str] | None) -> None:
+        if names is None:  # an Envoy has come or gone
+            self._ads.put(xds.ASSIGNMENT, GATEWAYS, xds.assignment(_gateways(self._ads.nodes)))
+        super()._answered(kind, names)
+
     def _turn_away(self, name: str) -> None:
         self._turned_away.add(name)
         self._ads.leaving(self._turned_away)
@@ -171,6 +188,14 @@ class RemoteGateway(Pipeline):
             later.cancel()
         for task in running:
             task.cancel()
+
+
+def _gateways(nodes: Collection[Node]) -> Endpoints:
+    """Which zones they are in: nobody is sent to these addresses."""
+    found = sorted((f"{each.host}:{each.stats_port or STATS_PORT}", each.zone) for each in nodes)
+    return Endpoints(
+        unit=GATEWAYS, addresses=tuple(address for address, _ in found), zones=tuple(zone for _, zone in found)
+    )
 
 
 def _place(listen: str) -> tuple[str, int]:

@@ -17,15 +17,20 @@ Addresses = Callable[[str], tuple[str, ...]]
 
 
 class Shadows:
-    """Level-triggered: `follow` is told what is in force for an owner. socket: where they ask."""
+    """Level-triggered: `follow` is told what is in force for an owner. where: they ask, as of `xds_shadow.listener`."""
 
-    def __init__(self, discovery: Discovery, secret: UnitSecret, socket: str) -> None:
+    def __init__(self, discovery: Discovery, secret: UnitSecret, where: str) -> None:
         self._discovery = discovery
         self._secret = secret
-        self._socket = socket
+        self._where = where
         self._told: dict[Key, Asking] = {}
         self._listens = False
         self._refused = ""
+
+    @property
+    def units(self) -> frozenset[str]:
+        """Those that may ask."""
+        return frozenset(each.asks for each in self._told.values())
 
     def follow(self, owner: Key, route: Route | None, addresses: Addresses) -> None:
         """route: in force. addresses: of units."""
@@ -49,7 +54,7 @@ class Shadows:
         if bool(self._told) != self._listens:
             self._listens = bool(self._told)
             if self._listens:
-                self._discovery.put(xds.LISTENER, xds_shadow.LISTENER_NAME, xds_shadow.listener(self._socket))
+                self._discovery.put(xds.LISTENER, xds_shadow.LISTENER_NAME, xds_shadow.listener(self._where))
             else:
                 self._discovery.remove(xds.LISTENER, xds_shadow.LISTENER_NAME)
         why = self._discovery.refusal(xds.LISTENER, xds_shadow.LISTENER_NAME)
@@ -71,6 +76,7 @@ class Shadows:
             return None
         return Asking(
             name=xds_shadow.name(owner),
+            asks=mirror.unit,
             secret=secret,
             unit=serving,
             unit_secret=self._secret(serving),

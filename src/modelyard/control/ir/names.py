@@ -14,6 +14,7 @@ LABEL_UNIT = "modelyard.dev/unit"
 LABEL_TASK = "modelyard.dev/task"
 LABEL_NAME = "app.kubernetes.io/name"
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+LABEL_ZONE = "topology.kubernetes.io/zone"
 OWNER_LABELS = {"ModelService": LABEL_SERVICE, "ModelJob": LABEL_JOB, "ModelStream": LABEL_STREAM, "Model": LABEL_MODEL}
 """On what is made for an object, by its kind; the value is its name."""
 POD_NAME = "modelyard-model"
@@ -42,6 +43,8 @@ FIELD_MANAGER = "modelyard-operator"
 _LONGEST_KUBE = 52
 SHADOW_SOCKET = "shadow.sock"
 """In the run folder of a server: where replicas that get copies of requests ask the revision that serves."""
+SHADOW_PORT = 8091
+"""The same, of gateways in a cluster."""
 
 
 def revision(service: str, number: int) -> str:

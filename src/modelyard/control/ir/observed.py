@@ -39,12 +39,15 @@ class Trouble(Value, frozen=True, kw_only=True):
 class ObservedReplica(Value, frozen=True, kw_only=True):
     """One process of a unit. address: as in `Endpoints`, when it listens. restarts: ended by themselves so far.
 
+    zone: of the cluster, where it listens; "" if not known.
+
     report: the latest while it runs; of who serves requests only one that tells of copies of requests.
     """
 
     name: str
     state: ReplicaState
     address: str = ""
+    zone: str = ""
     pid: int = 0
     started_at: float = 0.0
     restarts: int = 0

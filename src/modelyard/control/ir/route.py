@@ -76,7 +76,11 @@ class Route(Value, frozen=True, kw_only=True):
 
 
 class Endpoints(Value, frozen=True, kw_only=True):
-    """Where the ready replicas of a unit listen: Unix socket paths (`unix:/run/x.sock`) or `host:port`, sorted."""
+    """Where the ready replicas of a unit listen: Unix socket paths (`unix:/run/x.sock`) or `host:port`, sorted.
+
+    zones: where each of them is, in the order of the addresses, "" where that is not known; () where it is of none.
+    """
 
     unit: str
     addresses: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, cast
 
 import aiohttp
+import msgspec
 
 from modelyard.base.errors import ModelyardError, UserError
 
@@ -84,9 +85,16 @@ def event(line: bytes) -> Object:
 
 
 def parse(text: bytes) -> Any:
-    """JSON. Raises ValueError."""
+    """JSON. Raises ValueError.
+
+    What is often decoded is decoded fast, with one object for all equal short keys; what that refuses may still be
+    what others take for JSON, such as half of a surrogate pair in a text.
+    """
     try:
-        return json.loads(text)
+        try:
+            return msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            return json.loads(text)
     except RecursionError as error:
         raise ValueError("the API server sent JSON that is nested too deeply") from error
 

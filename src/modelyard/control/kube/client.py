@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import aiohttp
+import msgspec
 
 from modelyard.base.errors import RetryLater, UserError
 from modelyard.control.kube import answers
@@ -51,8 +52,12 @@ class Client:
         timeout: float = 30.0,
         guard: Guard = let_pass,
     ) -> None:
-        """guard: is asked at the moment that a request which may change something is sent, each time that it is."""
+        """guard: is asked at the moment that a request which may change something is sent, each time that it is.
+
+        writes_sent: how many such requests were made.
+        """
         self.config = config
+        self.writes_sent = 0
         self._attempts = attempts
         self._pause = pause
         self._timeout = timeout
@@ -165,7 +170,8 @@ class Client:
         is either a creation with a name, carries a version, or says the same when it is said twice. After 401 once more
         with another credential, where there may be one.
         """
-        data = None if body is None else json.dumps(body).encode()
+        data = None if body is None else _encoded(body)
+        self.writes_sent += method != "GET"
         asked = _Asked(method, path, data, parameters, content_type)
         renewed = False
         for attempt in range(1, self._attempts + 1):
@@ -296,6 +302,13 @@ class Client:
 
     def _refused(self, shown: Shown) -> bool:
         return self._credentials is not None and self._credentials.refused(shown)
+
+
+def _encoded(body: Any) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:  # half of a surrogate pair, as of a file's name that is no UTF-8
+        return json.dumps(body).encode()
 
 
 def jittered(seconds: float) -> float:

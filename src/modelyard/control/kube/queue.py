@@ -60,8 +60,11 @@ class WorkQueue(Generic[K]):
         self.add_after(key, self._jitter(min(self._first_pause * 2 ** min(failures, 20), self._longest_pause)))
 
     def forget(self, key: K) -> None:
-        """It worked: the next failure starts with the first pause."""
+        """It worked: the next failure starts with the first pause, and nothing that was put off is left to do."""
         self._failures.pop(key, None)
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
 
     async def get(self) -> K:
         """The next key; nobody else gets it until `done`."""

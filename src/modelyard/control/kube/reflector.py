@@ -31,7 +31,7 @@ _PAGE = 500
 class Reflector:
     """Keeps `cache` (by namespace and name) like the server's state; handlers get (place, old, new).
 
-    namespace: the only one that is looked at; None: all.
+    namespace: the only one that is looked at; None: all. kept: what is kept of an object, and told, with its metadata.
     """
 
     def __init__(  # noqa: PLR0913  all but three have defaults
@@ -42,6 +42,7 @@ class Reflector:
         clock: Clock,
         namespace: str | None = None,
         label_selector: str | None = None,
+        kept: Callable[[Object], Object] = lambda body: body,
         watch_seconds: float = 300.0,
         idle_grace: float = 15.0,
         first_pause: float = 0.5,
@@ -58,10 +59,14 @@ class Reflector:
         self._watch_seconds = watch_seconds
         self._idle_grace = idle_grace
         self._first_pause = first_pause
+        self._kept = kept
         self._cache: dict[Place, Object] = {}
         self._handlers: list[Handler] = []
         self._version: str | None = None
         self._heard = False
+        self._scope: asyncio.Timeout | None = None
+        self._asking: list[asyncio.Future[None]] = []
+        self._promised: list[asyncio.Future[None]] = []
 
     @property
     def cache(self) -> Mapping[Place, Object]:
@@ -72,8 +77,34 @@ class Reflector:
         """Call it for every change from now on."""
         self._handlers.append(handler)
 
+    async def confirm(self) -> None:
+        """List again, and return when the cache has everything that the server held when this was called.
+
+        For who is about to act on what it has followed for long: a connection that is dead is noticed after minutes.
+        Handlers hear only of what is really new. Somebody runs `run`, or will.
+        """
+        asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._scope is not None and not self._asking:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+        self._asking.append(asked)
+        await asked
+
     async def run(self) -> None:
         """Follow the server until cancelled; never raises otherwise."""
+        while True:
+            # Whoever asked before this moment gets what is listed from now on.
+            self._promised += self._asking
+            self._asking.clear()
+            try:
+                async with asyncio.timeout(None) as self._scope:
+                    await self._follow()
+            except TimeoutError:
+                self._version = None
+            finally:
+                self._scope = None
+
+    async def _follow(self) -> None:
+        """Until it is interrupted."""
         pause = self._first_pause
         while True:
             began = self._clock.monotonic()
@@ -128,6 +159,10 @@ class Reflector:
         self._version = str(metadata["resourceVersion"])
         self.relists += 1
         self.synced.set()
+        while self._promised:
+            asked = self._promised.pop()
+            if not asked.done():
+                asked.set_result(None)
 
     async def _watch(self) -> None:
         # Random, so that many watches do not end together.
@@ -158,7 +193,7 @@ class Reflector:
         body["metadata"].pop("managedFields", None)
         body.setdefault("apiVersion", self._resource.api_version)
         body.setdefault("kind", self._resource.kind)
-        self._cache[place] = body
+        self._cache[place] = body = self._kept(body)
         self._tell(place, old, body)
 
     def _remove(self, place: Place) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from modelyard.api.settings import Strictness
 from modelyard.base.conditions import Condition, Reason, Status
 from modelyard.control.ir.access import ANONYMOUS
-from modelyard.control.plan import status
+from modelyard.control.plan import status, tightening
 from modelyard.control.plan.callers import Callers
 from modelyard.control.plan.platform import Standing
+from modelyard.control.plan.tightening import Tightening
 from modelyard.control.plan.views import AccessPolicyView, Event, Outcome
 
 _SHOWN = 5
@@ -65,6 +66,14 @@ def _problems(view: AccessPolicyView, standing: Standing) -> Iterator[tuple[Reas
                 f"spec.rateLimits[{index}].group: no issuer can name the group {limit.group!r}, so it limits nobody; "
                 f"names of groups begin with the prefix of their issuer",
             )
+    wanted = set(tightening.limits(Tightening.of(view.policy), callers))
+    crowded = [name for name, access in view.services.items() if not wanted.issubset(access.limits)]
+    if crowded:
+        yield (
+            Reason.TOO_MANY_LIMITS,
+            f"spec.rateLimits: for {_listed(crowded)} not all of them count: a service has {tightening.MOST_LIMITS} "
+            f"at most, and those of older policies come first; give limits that several policies name to one of them",
+        )
 
 
 def _open(view: AccessPolicyView) -> tuple[Condition, ...]:

@@ -3,28 +3,45 @@ trusted, since they come from where models run."""
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from modelyard.api.service import ModelServiceStatus
-from modelyard.control.ir.observed import Observed
+from modelyard.api.service import MirrorResult, ModelServiceStatus
+from modelyard.control.ir.observed import Load, Observed
+from modelyard.control.ir.route import Route
 from modelyard.wire import report as reports
 from modelyard.wire.report import ShadowReport
 
 _MOST = 2**53
 """JSON numbers are exact up to here."""
+_ABOUT = 0.1
+_LOOK_SECONDS = 15.0
 
 
-def told(observed: Observed, unit: str) -> dict[str, Any] | None:
-    """`status.traffic[].mirror` of a unit; None while nothing was to be compared."""
+class Pair(NamedTuple):
+    """Loads of the unit that gets copies, and of the one that serves most; None of one that nobody called lately."""
+
+    shadow: Load | None = None
+    serving: Load | None = None
+
+
+_NONE = Pair()
+
+
+def told(
+    observed: Observed, unit: str, loads: Pair = _NONE, before: MirrorResult | None = None
+) -> dict[str, Any] | None:
+    """`status.traffic[].mirror` of a unit; None while nothing was to be compared and nothing is known of how long it
+    takes. before: what is stored."""
     members = (member for each in observed.units if each.unit.name == unit for member in each.members)
     served = (member.report.serve for member in members if member.report)
     found = [_plausible(each.shadow) for each in served if each and each.shadow]
-    if not found:
+    latencies = _latencies(loads, before or MirrorResult())
+    if not found and "latencyMilliseconds" not in latencies:
         return None
     whole = _plausible(reports.together(found))
-    return {
+    counted = {
         "compared": whole.compared,
         "different": whole.different,
         "noisy": whole.noisy,
@@ -37,6 +54,28 @@ def told(observed: Observed, unit: str) -> dict[str, Any] | None:
         "largestNoise": _text(whole.largest_noise),
         "largestRelativeNoise": _text(whole.largest_relative_noise),
     }
+    return counted | latencies
+
+
+def _latencies(loads: Pair, before: MirrorResult) -> dict[str, int]:
+    found = {
+        "latencyMilliseconds": _milliseconds(loads.shadow, before.latency_milliseconds),
+        "servingLatencyMilliseconds": _milliseconds(loads.serving, before.serving_latency_milliseconds),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _milliseconds(load: Load | None, before: int | None) -> int | None:
+    """What is stored is kept while it is about right: a median is never quite the same twice."""
+    if load is None or load.p50_seconds is None:
+        return None
+    now = round(1000 * load.p50_seconds)
+    return before if before is not None and abs(now - before) <= _ABOUT * before else now
+
+
+def look_again(route: Route | None, now: float) -> float | None:
+    """When: nothing else says that copies take another time by now. route: in force."""
+    return now + _LOOK_SECONDS if route and route.mirror else None
 
 
 def only_numbers_differ(stored: ModelServiceStatus, status: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from modelyard.control.ir.actions import Action, Adjust, Forget, Resize, Run, Start, Stop
 from modelyard.control.ir.desired import Desired
-from modelyard.control.ir.observed import Observed, ReplicaState
+from modelyard.control.ir.observed import Observed, ObservedUnit, ReplicaState
 from modelyard.control.ir.route import Endpoints
 from modelyard.control.ir.task import Task
 
@@ -48,11 +48,11 @@ def _adjustable(task: Task) -> bool:
 
 def endpoints(observed: Observed) -> tuple[Endpoints, ...]:
     """Where requests may go: replicas that are ready and were not asked to stop."""
-    return tuple(
-        Endpoints(
-            unit=each.unit.name,
-            addresses=tuple(sorted(m.address for m in each.members if m.state is ReplicaState.READY and m.address)),
-        )
-        for each in observed.units
-        if each.unit.work.serve is not None
-    )
+    return tuple(_endpoints(each) for each in observed.units if each.unit.work.serve is not None)
+
+
+def _endpoints(observed: ObservedUnit) -> Endpoints:
+    ready = sorted((m.address, m.zone) for m in observed.members if m.state is ReplicaState.READY and m.address)
+    zones = tuple(zone for _, zone in ready)
+    addresses = tuple(address for address, _ in ready)
+    return Endpoints(unit=observed.unit.name, addresses=addresses, zones=zones if any(zones) else ())

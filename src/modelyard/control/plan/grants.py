@@ -240,11 +240,10 @@ class AccessTable:
 
     def _said(self, policies: tuple[Tightening, ...]) -> _Terms:
         said = [each.authentication for each in policies if each.authentication is not None]
-        limits = (limit for each in policies for limit in tightening.limits(each, self.callers))
         return _Terms(
             authentication=tightening.authentication(said, self._standing),
             issuers=tightening.issuers(policies),
-            limits=tuple(dict.fromkeys(limits)),
+            limits=tightening.counted(tightening.in_order(policies), self.callers),
         )
 
 
@@ -257,11 +256,11 @@ def _lets_in(terms: _Terms, caller: Caller) -> bool:
 
 
 class _Policies:
-    """The AccessPolicies of a namespace, by the services that they name."""
+    """The AccessPolicies of a namespace, by the services that they name; those for all services are few."""
 
     def __init__(self, policies: Iterable[Tightening]) -> None:
-        ordered = sorted(policies, key=lambda each: each.name)
-        self._general = tuple(each for each in ordered if each.services is None)
+        ordered = tightening.in_order(policies)
+        self._general = tightening.folded([each for each in ordered if each.services is None])
         named: dict[str, list[Tightening]] = defaultdict(list)
         for each in ordered:
             for name in each.services or ():
@@ -273,5 +272,5 @@ class _Policies:
         return name in self._named
 
     def about(self, name: str) -> tuple[Tightening, ...]:
-        """Those that hold for a service: first those for all, each kind by name."""
+        """What holds for a service."""
         return self._named.get(name, self._general)

@@ -109,12 +109,17 @@ def _begin(view: JobView, now: float) -> Outcome:
     starting = Verdict(state=State.WAITING, reason=Reason.STARTING, message="the job is being recorded")
     if score is None:
         return _outcome(view, starting, now, Desired(records=(record(job, None, view.capabilities),)))
-    owner, account = key(job), job.spec.service_account_name
+    owner, account, template = key(job), job.spec.service_account_name, job.spec.pod_template
     referrer = Referrer(
-        namespace=owner.namespace, name=owner.name, path="spec.score.model", runtime=score.runtime, account=account
+        namespace=owner.namespace,
+        name=owner.name,
+        path="spec.score.model",
+        runtime=score.runtime,
+        account=account,
+        template=template,
     )
     found = reference.resolve(referrer, score.model, view.models, view.runtimes)
-    owned = reference.owned_model(owner.name, score.model, account)
+    owned = reference.owned_model(owner.name, score.model, account, template)
     absent = owned is not None and all(each.metadata.name != owned.name for each in view.models)
     models = (owned,) if owned and absent else ()
     if isinstance(found, Refusal):

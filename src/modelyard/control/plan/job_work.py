@@ -102,7 +102,7 @@ def _pod(job: ModelJob, scorer: Scorer | None, capabilities: Capabilities) -> Po
         pods.of(spec),
         capabilities,
         account=(scorer.model.spec.service_account_name if scorer else None) or "",
-        image=(environment.image if environment else None) or "",
+        image=scorer.selection.image if scorer else (environment.image if environment else None) or "",
         queue=spec.queue or "",
     )
 

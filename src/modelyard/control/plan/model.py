@@ -15,11 +15,11 @@ from modelyard.base.conditions import Condition, Reason, Status
 from modelyard.control.ir import names
 from modelyard.control.ir.desired import Desired
 from modelyard.control.ir.observed import ObservedTask
-from modelyard.control.ir.pod import PLAIN, Pod
+from modelyard.control.ir.pod import Pod
 from modelyard.control.ir.task import Task
-from modelyard.control.ir.unit import Credential
+from modelyard.control.ir.unit import Credential, Resources, Variable
 from modelyard.control.ir.values import Key
-from modelyard.control.plan import local_path, runtimes, status
+from modelyard.control.plan import compute, local_path, pods, runtimes, status
 from modelyard.control.plan.views import ModelView, Outcome
 from modelyard.wire.report import Failure, PrepareReport
 from modelyard.wire.work import BUILTIN_FORMATS, PrepareWork, TensorSpec, WorkSpec
@@ -43,19 +43,26 @@ def desire(view: ModelView, now: float) -> Outcome:
     prepared = model.status.prepared
     if prepared and (prepared.generation, prepared.refresh) == (model.metadata.generation, refresh):
         return _outcome(model, _Finding(body=_stored(model.status), condition=_ready(model.status.digest)), now)
-    wrong = local_path.of_model(model, view.capabilities)
+    selection, demands = _selection(view), pods.of(model.spec)
+    wrong = (
+        pods.refusal(model.spec, view.capabilities)
+        or local_path.of_model(model, view.capabilities)
+        or pods.worker_refusal(selection, demands.template, view.capabilities)
+    )
     if wrong is not None:
         condition = Condition(type="Ready", status=Status.FALSE, reason=wrong.reason, message=wrong.message)
         return _outcome(model, _Finding(body=_stored(model.status), condition=condition), now)
-    work = _work(view)
-    asked = [model.metadata.generation, refresh, work]
+    work, pod = _work(view, selection.command), pods.pod(demands, view.capabilities, image=selection.image)
+    needs = compute.resources(selection.resources) if selection.image else Resources()
+    variables = compute.variables(selection.env) if selection.image else ()
+    apart = [[selection.image, needs, variables]] if selection.image else []
+    asked = [model.metadata.generation, refresh, work, *apart]
     attempts = {names.prepare_task(key(model), asked, task.attempt): task for task in view.observed.tasks}
     current = max(
         (task for name, task in attempts.items() if name == task.name), key=lambda task: task.attempt, default=None
     )
-    return _outcome(
-        model, _find(model, current, now), now, _Asked(parts=asked, work=work, refresh=refresh, pod=_pod(view))
-    )
+    wanted = _Asked(parts=asked, work=work, refresh=refresh, pod=pod, resources=needs, variables=variables)
+    return _outcome(model, _find(model, current, now), now, wanted)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +82,8 @@ class _Asked:
     work: WorkSpec
     refresh: str
     pod: Pod
+    resources: Resources
+    variables: tuple[Variable, ...]
 
 
 def _find(model: Model, task: ObservedTask | None, now: float) -> _Finding:
@@ -124,6 +133,8 @@ def _outcome(model: Model, finding: _Finding, now: float, asked: _Asked | None =
             attempt=finding.attempt,
             credentials=credentials("model", model.spec.credentials),
             pod=asked.pod,
+            resources=asked.resources,
+            variables=asked.variables,
         )
         tasks = (msgspec.structs.replace(task, deadline_seconds=_FETCH_SECONDS) if "://" in model.spec.uri else task,)
     stamped = status.conditions(found, model.status.conditions, generation, now)
@@ -135,17 +146,18 @@ def _outcome(model: Model, finding: _Finding, now: float, asked: _Asked | None =
     )
 
 
-def _pod(view: ModelView) -> Pod:
-    account = view.model.spec.service_account_name
-    return Pod(service_account=account) if account and "pod" in view.capabilities.supports else PLAIN
+def _selection(view: ModelView) -> runtimes.Selection:
+    """The Runtime that reads it, where it needs one and there is one."""
+    declared = view.model.spec.format
+    if declared and declared not in BUILTIN_FORMATS:
+        found = runtimes.select(declared, None, view.runtimes)
+        if isinstance(found, runtimes.Selection):
+            return found
+    return runtimes.Selection()
 
 
-def _work(view: ModelView) -> WorkSpec:
+def _work(view: ModelView, command: tuple[str, ...]) -> WorkSpec:
     spec = view.model.spec
-    command: tuple[str, ...] = ()
-    if spec.format and spec.format not in BUILTIN_FORMATS:
-        selection = runtimes.select(spec.format, None, view.runtimes)
-        command = selection.command if isinstance(selection, runtimes.Selection) else ()
     return WorkSpec(
         prepare=PrepareWork(
             uri=spec.uri,

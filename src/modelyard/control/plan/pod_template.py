@@ -17,11 +17,13 @@ MAX_BYTES = 65_536
 MAIN = "main"
 PROGRAM = "program"
 """Of a job whose program has an image of its own, before `main`, which commits what it leaves."""
-RESERVED = frozenset({MAIN, PROGRAM, "fetch", "commit", "worker"})
+WORKER = "worker"
+"""Of a Runtime with an image, beside `main`."""
+RESERVED = frozenset({MAIN, PROGRAM, WORKER, "fetch", "commit", "progress"})
 """Names of containers of ours."""
 CACHE = "cache"
 """The one volume of ours that may be another one: a claim keeps fetched artifacts for the next pods."""
-RESERVED_VOLUMES = frozenset({"scratch", "run", "work", "fetched", "output", "pipes"})
+RESERVED_VOLUMES = frozenset({"scratch", "run", "work", "fetched", "output", "pipes", "worker-scratch"})
 _SECRETS = ("secret-", "secrets-")
 """How names of volumes begin that hold keys."""
 OUR_PATHS = (
@@ -56,6 +58,16 @@ def faults(template: Mapping[str, Any], *, program: bool = False) -> tuple[Field
     if not found and len(names.canonical(template)) > MAX_BYTES:
         return (FieldError(_PATH, f"is larger than {MAX_BYTES // 1024} KiB"),)
     return found
+
+
+def worker_faults(template: Mapping[str, Any], *, worker: bool) -> tuple[FieldError, ...]:
+    """What is said of a container WORKER where there is none. worker: whether there is."""
+    spec = template.get("spec")
+    if worker or not isinstance(spec, dict):
+        return ()
+    message = f"{WORKER} is there only where a Runtime's spec.process.image is set"
+    named = (path for path, each in _items(spec, "initContainers") if each.get("name") == WORKER)
+    return tuple(FieldError(f"{path}.name", message) for path in named)
 
 
 def _label(path: str, value: Any) -> Iterator[FieldError]:
@@ -189,12 +201,12 @@ _SIDECAR: Mapping[str, Check] = {
 _SIDECAR_SHAPE = shape(_SIDECAR, needed=("name", "image"))
 _OURS_SHAPE = shape(
     {
-        "name": only(MAIN, PROGRAM),
+        "name": only(MAIN, PROGRAM, WORKER),
         "volumeMounts": _mounts,
         "securityContext": shape({**_CONTAINER_SECURITY, "readOnlyRootFilesystem": only(True)}, hints=_NO_SYSCTLS),
     },
     hints={
-        "image": f"{_OWN}, a program's own image is spec.run.environment.image",
+        "image": f"{_OWN}, from spec.run.environment.image of a job or spec.process.image of a Runtime",
         "env": f"{_OWN}, use spec.env",
         "envFrom": f"{_OWN}, use spec.env",
         "resources": f"{_OWN}, use spec.resources",
@@ -209,8 +221,9 @@ def _container(path: str, value: Any) -> Iterator[FieldError]:
     yield from _SIDECAR_SHAPE(path, value)
     if not isinstance(value, dict):
         return
-    if value.get("name") in RESERVED:
-        yield FieldError(f"{path}.name", f"{value['name']} is a container of Modelyard; choose another name")
+    name = value.get("name")
+    if isinstance(name, str) and name in RESERVED:
+        yield FieldError(f"{path}.name", f"{name} is a container of Modelyard; choose another name")
     context = value.get("securityContext", {})
     if not isinstance(context, dict):
         return
@@ -223,16 +236,16 @@ def _container(path: str, value: Any) -> Iterator[FieldError]:
 
 def _containers(path: str, value: Any) -> Iterator[FieldError]:
     """Those of `containers`, where `main` may be named to mount volumes in it."""
-    yield from listed(lambda at, found: _of_pod(MAIN, at, found))(path, value)
+    yield from listed(lambda at, found: _of_pod((MAIN,), at, found))(path, value)
 
 
 def _init_containers(path: str, value: Any) -> Iterator[FieldError]:
-    """Likewise with `program`."""
-    yield from listed(lambda at, found: _of_pod(PROGRAM, at, found))(path, value)
+    """Likewise with `program` and `worker`."""
+    yield from listed(lambda at, found: _of_pod((PROGRAM, WORKER), at, found))(path, value)
 
 
-def _of_pod(ours: str, path: str, value: Any) -> Iterator[FieldError]:
-    mine = isinstance(value, dict) and value.get("name") == ours
+def _of_pod(ours: tuple[str, ...], path: str, value: Any) -> Iterator[FieldError]:
+    mine = isinstance(value, dict) and value.get("name") in ours
     yield from (_OURS_SHAPE if mine else _container)(path, value)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from modelyard.api import fields
 from modelyard.api.job import ModelJobSpec
+from modelyard.api.model import ModelSpec
 from modelyard.api.pod import PodTemplate
 from modelyard.api.service import ModelServiceSpec
 from modelyard.api.stream import ModelStreamSpec
@@ -14,10 +15,10 @@ from modelyard.base.conditions import Reason
 from modelyard.base.errors import FieldError
 from modelyard.control.ir.observed import Capabilities
 from modelyard.control.ir.pod import PLAIN, Pod
-from modelyard.control.plan import pod_template
+from modelyard.control.plan import pod_template, runtimes
 from modelyard.control.plan.runtimes import Refusal, Selection
 
-Spec = ModelServiceSpec | ModelJobSpec | ModelStreamSpec
+Spec = ModelServiceSpec | ModelJobSpec | ModelStreamSpec | ModelSpec
 POD = "pod"
 """Of `Capabilities.supports`."""
 _LONGEST = 16_384
@@ -38,7 +39,8 @@ class Demands:
 
 def of(spec: Spec) -> Demands:
     """From the fields that all kinds spell alike."""
-    return Demands(account=spec.service_account_name, template=overlay(spec.pod_template), resources=spec.resources)
+    resources = None if isinstance(spec, ModelSpec) else spec.resources
+    return Demands(account=spec.service_account_name, template=overlay(spec.pod_template), resources=resources)
 
 
 def overlay(template: PodTemplate | None) -> dict[str, Any]:
@@ -55,7 +57,9 @@ def forbidden_fields(spec: Spec) -> tuple[FieldError, ...]:
     """What `podTemplate` asks for that no pod may have."""
     run = spec.run if isinstance(spec, ModelJobSpec) else None
     has_program = bool(run and run.environment and run.environment.image)
-    return pod_template.faults(overlay(spec.pod_template), program=has_program)
+    template = overlay(spec.pod_template)
+    unnamed = pod_template.worker_faults(template, worker=False) if run else ()
+    return (*pod_template.faults(template, program=has_program), *unnamed)
 
 
 def refusal(spec: Spec, capabilities: Capabilities) -> Refusal | None:
@@ -69,9 +73,18 @@ def refusal(spec: Spec, capabilities: Capabilities) -> Refusal | None:
     return _refusal(Reason.INVALID, _unknown_claims(demands))
 
 
+def worker_refusal(selection: Selection, template: dict[str, Any], capabilities: Capabilities) -> Refusal | None:
+    """Why its worker cannot run in a container of its own, or why none can be spoken of. template: the overlay."""
+    unnamed = pod_template.worker_faults(template, worker=bool(selection.image))
+    return runtimes.image_refusal(selection, capabilities) or _refusal(Reason.OVERLAY_FORBIDDEN, unnamed)
+
+
 def runtime_refusal(selection: Selection, spec: Spec, capabilities: Capabilities) -> Refusal | None:
-    """The same for what the Runtime asks for, where the spec itself says nothing about resources."""
-    if spec.resources is not None or POD in capabilities.supports:
+    """The same for what the Runtime asks for: an image, and resources where the spec itself says nothing about them."""
+    wrong = worker_refusal(selection, overlay(spec.pod_template), capabilities)
+    if wrong is not None:
+        return wrong
+    if of(spec).resources is not None or POD in capabilities.supports:
         return None
     found = _devices(selection.resources, f"Runtime {selection.runtime}: spec.resources")
     return _refusal(Reason.UNSUPPORTED, found)

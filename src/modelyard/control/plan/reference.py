@@ -1,8 +1,10 @@
 """From a reference to a model, in a service, job or stream, to the prepared Model and the way to run it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from modelyard.api.model import Model, ModelSpec
+from modelyard.api.pod import PodTemplate
 from modelyard.api.runtime import Runtime
 from modelyard.api.service import ModelReference
 from modelyard.base.conditions import Reason
@@ -10,12 +12,18 @@ from modelyard.control.ir import names
 from modelyard.control.plan.runtimes import Refusal, Selection, select
 from modelyard.control.plan.views import OwnedModel
 
+_PLACING = (
+    *("nodeSelector", "tolerations", "affinity", "schedulerName", "priorityClassName", "preemptionPolicy"),
+    *("runtimeClassName", "securityContext", "hostUsers", "imagePullSecrets", "dnsPolicy", "dnsConfig"),
+)
+"""Fields of a template that say where and how shielded a pod runs, whatever is in it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Referrer:
     """Who refers. path: of the reference in its spec, for messages. runtime: the Runtime it names, if it does.
 
-    account: the ServiceAccount of its own, under which an inline artifact is fetched.
+    account: the ServiceAccount of its own, under which an inline artifact is fetched; template: of its pods.
     """
 
     namespace: str
@@ -23,16 +31,30 @@ class Referrer:
     path: str
     runtime: str | None
     account: str | None = None
+    template: PodTemplate | None = None
 
 
-def owned_model(owner: str, reference: ModelReference, account: str | None = None) -> OwnedModel | None:
-    """The Model behind an inline `uri`, None for a Model by name. account: under which it is fetched."""
+def owned_model(
+    owner: str, reference: ModelReference, account: str | None = None, template: PodTemplate | None = None
+) -> OwnedModel | None:
+    """The Model behind an inline `uri`, None for a Model by name. account: under which it is fetched. template: of the
+    pods that run it."""
     if reference.uri is None:
         return None
     body = reference.model_dump(exclude_none=True, exclude={"name"})
     if account:
         body["service_account_name"] = account
+    if (reading := _reading(template)) is not None:
+        body["pod_template"] = reading
     return OwnedModel(name=names.owned_model(owner, body), spec=ModelSpec.model_validate(body))
+
+
+def _reading(template: PodTemplate | None) -> dict[str, Any] | None:
+    """What of it holds for the pod that reads the artifact, which loads it once and has no volumes of its own."""
+    found = template.model_dump(mode="json", exclude_none=True) if template else {}
+    spec = {name: value for name, value in found.pop("spec", {}).items() if name in _PLACING}
+    found = {**found, **({"spec": spec} if spec else {})}
+    return found or None
 
 
 def resolve(
@@ -42,7 +64,7 @@ def resolve(
 
     A Model that is being read again counts with its old content.
     """
-    owned = owned_model(referrer.name, reference, referrer.account)
+    owned = owned_model(referrer.name, reference, referrer.account, referrer.template)
     name = owned.name if owned else reference.name or ""
     model = next((each for each in models if each.metadata.name == name), None)
     if model is None:

@@ -56,6 +56,7 @@ def resolve(view: ServiceView) -> Inputs | Refusal:
         path="spec.model",
         runtime=spec.runtime,
         account=spec.service_account_name,
+        template=spec.pod_template,
     )
     wrong = refused(view.service, view.capabilities)
     found = wrong or reference.resolve(referrer, spec.model, view.models, view.runtimes)
@@ -73,7 +74,7 @@ def resolve(view: ServiceView) -> Inputs | Refusal:
         variables=compute.variables(selection.env, spec.env or ()),
         restart=view.service.metadata.annotations.get(names.ANNOTATION_RESTART, ""),
         fetches=view.capabilities.fetches,
-        pod=pods.pod(pods.of(spec), view.capabilities, account=account),
+        pod=pods.pod(pods.of(spec), view.capabilities, account=account, image=selection.image),
     )
 
 

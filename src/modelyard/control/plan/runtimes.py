@@ -6,17 +6,23 @@ from modelyard.api.fields import EnvVar, Resources
 from modelyard.api.runtime import STARTUP_TIMEOUT, Runtime
 from modelyard.base import durations
 from modelyard.base.conditions import Condition, Reason, Status
+from modelyard.control.ir.observed import Capabilities
 from modelyard.control.plan import status
 from modelyard.control.plan.views import Outcome
 from modelyard.wire.work import BUILTIN_FORMATS
 
+IMAGE = "image"
+"""Of `Capabilities.supports`."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """How a model is run. command: of the worker, empty for ours. runtime: name of the Runtime, "" for the built-in."""
+    """How a model is run. command: of the worker, empty for ours. runtime: name of the Runtime, "" for the built-in.
+    image: of the worker, "" where there is none of its own."""
 
     runtime: str = ""
     command: tuple[str, ...] = ()
+    image: str = ""
     env: tuple[EnvVar, ...] = ()
     resources: Resources | None = None
     startup_timeout_seconds: float = durations.parse(STARTUP_TIMEOUT)
@@ -74,6 +80,17 @@ def select(
     return _selection(fitting)
 
 
+def image_refusal(selection: Selection, capabilities: Capabilities) -> Refusal | None:
+    """Why its worker cannot run in this place."""
+    if not selection.image or IMAGE in capabilities.supports:
+        return None
+    message = (
+        f"Runtime {selection.runtime}: spec.process.image cannot be used on one machine without Kubernetes; leave it "
+        "out, and install here what spec.process.command runs"
+    )
+    return Refusal(reason=Reason.UNSUPPORTED, message=message, itself=True)
+
+
 def _lists(runtime: Runtime, format_name: str) -> bool:
     return any(each.name == format_name for each in runtime.spec.formats)
 
@@ -83,6 +100,7 @@ def _selection(runtime: Runtime) -> Selection:
     return Selection(
         runtime=runtime.metadata.name,
         command=runtime.spec.process.command,
+        image=runtime.spec.process.image or "",
         env=runtime.spec.env or (),
         resources=runtime.spec.resources,
         startup_timeout_seconds=durations.parse(timeout or STARTUP_TIMEOUT),

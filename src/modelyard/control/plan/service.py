@@ -56,10 +56,13 @@ def desire(view: ServiceView, now: float) -> Outcome:
             obsolete=tuple(revision.name for revision in rollout.obsolete),
         ),
         status=told,
-        events=_events(view, new, found),
+        events=status.events(found, service.status.conditions),
+        happened=_happened(new),
         models=(owned,) if owned and all(each.metadata.name != owned.name for each in view.models) else (),
         obsolete_models=_obsolete_models(view, owned),
         numbers_only=comparison.only_numbers_differ(service.status, told),
+        wake_at=comparison.look_again(view.route.acknowledged, now),
+        passing=_is_passing(new, found),
     )
 
 
@@ -75,7 +78,7 @@ def _owned(view: ServiceView) -> OwnedModel | None:
     name, spec = view.service.metadata.name, view.service.spec
     if local_path.of_reference(spec.model, "spec.model", view.capabilities) is not None:
         return None
-    return reference.owned_model(name, spec.model, spec.service_account_name)
+    return reference.owned_model(name, spec.model, spec.service_account_name, spec.pod_template)
 
 
 def _traffic(view: ServiceView) -> tuple[Rollout, Traffic]:
@@ -168,9 +171,14 @@ def _bytes(size: int | str | None) -> int:
     return 0 if size is None else max(1, quantities.whole(size))
 
 
-def _events(view: ServiceView, new: Revision | None, found: tuple[Condition, ...]) -> tuple[Event, ...]:
-    created = (Event(type="Normal", reason=Reason.REVISION_CREATED, message=f"recorded {new.name}"),) if new else ()
-    return (*created, *status.events(found, view.service.status.conditions))
+def _happened(new: Revision | None) -> tuple[Event, ...]:
+    return (Event(type="Normal", reason=Reason.REVISION_CREATED, message=f"recorded {new.name}"),) if new else ()
+
+
+def _is_passing(new: Revision | None, found: tuple[Condition, ...]) -> bool:
+    """Whether a revision that is just being recorded, or the gateway's answer alone, is missing: milliseconds."""
+    ready = next(each for each in found if each.type == "Ready")
+    return new is not None or ready.reason is Reason.WAITING_FOR_GATEWAY
 
 
 def _obsolete_models(view: ServiceView, owned: OwnedModel | None) -> tuple[str, ...]:

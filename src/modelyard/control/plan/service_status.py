@@ -5,7 +5,7 @@ from typing import Any
 from modelyard.base import ids
 from modelyard.control.ir import names
 from modelyard.control.ir.observed import Observed, ReplicaState
-from modelyard.control.ir.route import Mirror
+from modelyard.control.ir.route import Mirror, Route
 from modelyard.control.plan import comparison
 from modelyard.control.plan import revision as revisions
 from modelyard.control.plan.service_conditions import Situation
@@ -50,7 +50,7 @@ def _traffic(view: ServiceView, revision_of: dict[str, str], url: str | None) ->
             tags.setdefault(version.unit, []).append(version.name)
     rows: list[tuple[str, dict[str, Any]]] = [(each.unit, {"percent": each.weight}) for each in route.backends]
     if route.mirror is not None:
-        rows.append((route.mirror.unit, _copies(route.mirror, view.observed)))
+        rows.append((route.mirror.unit, _copies(view, route, route.mirror, revision_of)))
     shown = {unit for unit, _ in rows}
     rows += [(unit, {"percent": 0}) for unit in tags if unit not in shown]
     targets = []
@@ -64,8 +64,16 @@ def _traffic(view: ServiceView, revision_of: dict[str, str], url: str | None) ->
     return targets
 
 
-def _copies(mirror: Mirror, observed: Observed) -> dict[str, Any]:
-    found = comparison.told(observed, mirror.unit) if mirror.compared_percent else None
+def _copies(view: ServiceView, route: Route, mirror: Mirror, revision_of: dict[str, str]) -> dict[str, Any]:
+    loads = {each.unit: each for each in view.load}
+    serving = max(route.backends, key=lambda each: each.weight).unit if route.backends else ""
+    stored = (each for each in view.service.status.traffic or () if each.revision == revision_of.get(mirror.unit))
+    found = comparison.told(
+        view.observed if mirror.compared_percent else Observed(),
+        mirror.unit,
+        comparison.Pair(loads.get(mirror.unit), loads.get(serving)),
+        next((each.mirror for each in stored if each.mirror), None),
+    )
     return {"percent": 0, "mirrorPercent": mirror.percent} | ({"mirror": found} if found else {})
 
 

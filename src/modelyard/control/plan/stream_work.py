@@ -75,7 +75,7 @@ def owned_model(stream: ModelStream, capabilities: Capabilities) -> OwnedModel |
     spec = stream.spec
     if local_path.of_reference(spec.model, "spec.model", capabilities) is not None:
         return None
-    return reference.owned_model(_owner_of_models(stream), spec.model, spec.service_account_name)
+    return reference.owned_model(_owner_of_models(stream), spec.model, spec.service_account_name, spec.pod_template)
 
 
 def resolve(view: StreamView) -> Inputs | Refusal:
@@ -87,6 +87,7 @@ def resolve(view: StreamView) -> Inputs | Refusal:
         path="spec.model",
         runtime=spec.runtime,
         account=spec.service_account_name,
+        template=spec.pod_template,
     )
     wrong = refused(spec, view.capabilities)
     found = wrong or reference.resolve(referrer, spec.model, view.models, view.runtimes)
@@ -104,7 +105,7 @@ def resolve(view: StreamView) -> Inputs | Refusal:
         variables=compute.variables(selection.env, spec.env or ()),
         restart=view.stream.metadata.annotations.get(names.ANNOTATION_RESTART, ""),
         fetches=view.capabilities.fetches,
-        pod=pods.pod(pods.of(spec), view.capabilities, account=account),
+        pod=pods.pod(pods.of(spec), view.capabilities, account=account, image=selection.image),
     )
 
 

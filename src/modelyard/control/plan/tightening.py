@@ -1,7 +1,7 @@
 """What AccessPolicies take away from what roles grant."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from modelyard.api import settings
@@ -12,12 +12,20 @@ from modelyard.control.ir.access import Authentication, RateLimit
 from modelyard.control.plan.callers import Callers
 from modelyard.control.plan.platform import Standing
 
+MOST_LIMITS = 64
+"""For a service: each costs every request something. Those of older policies come first, so that nobody who may only
+make policies takes a limit away."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tightening:
-    """What an AccessPolicy says about calls. services, issuers None: all of them; authentication None: nothing."""
+    """What an AccessPolicy says about calls. services, issuers None: all of them; authentication None: nothing.
+
+    since: when it was made, in the API's words.
+    """
 
     name: str
+    since: str = ""
     services: frozenset[str] | None = None
     authentication: Authentication | None = None
     issuers: frozenset[str] | None = None
@@ -29,6 +37,7 @@ class Tightening:
         spec = policy.spec
         return cls(
             name=policy.metadata.name,
+            since=policy.metadata.creation_timestamp or "",
             services=None if spec.services is None else frozenset(spec.services),
             authentication=spec.authentication,
             issuers=None if spec.issuers is None else frozenset(spec.issuers),
@@ -47,6 +56,26 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def in_order(policies: Iterable[Tightening]) -> list[Tightening]:
+    """The oldest first."""
+    return sorted(policies, key=lambda each: (each.since, each.name))
+
+
+def folded(policies: Sequence[Tightening]) -> tuple[Tightening, ...]:
+    """As much for all services as these that are in order, and never many: those whose limits count, and one more."""
+    said = [each.authentication for each in policies if each.authentication is not None]
+    rest = Tightening(
+        name="", authentication=settings.stricter(*said) if said else None, issuers=issuers(policies), limits=()
+    )
+    seen: set[Limit] = set()
+    kept = []
+    for each in policies:
+        if len(seen) < MOST_LIMITS and not seen.issuperset(each.limits):
+            kept.append(each)
+            seen.update(each.limits)
+    return (rest, *kept)
+
+
 def authentication(said: Iterable[Authentication], standing: Standing) -> Authentication:
     """The strictest of what is said, else the default; never less than the floor."""
     return settings.stricter(standing.floor, *(tuple(said) or (standing.authentication,)))
@@ -59,6 +88,12 @@ def issuers(policies: Iterable[Tightening]) -> frozenset[str] | None:
         if each.issuers is not None:
             found = each.issuers if found is None else found & each.issuers
     return found
+
+
+def counted(policies: Iterable[Tightening], callers: Callers) -> tuple[RateLimit, ...]:
+    """The limits of policies that are in order: each once, and no more than MOST_LIMITS."""
+    said = (limit for each in policies for limit in limits(each, callers))
+    return tuple(dict.fromkeys(said))[:MOST_LIMITS]
 
 
 def limits(policy: Tightening, callers: Callers) -> Iterator[RateLimit]:

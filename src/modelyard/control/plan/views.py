@@ -142,17 +142,21 @@ class Outcome:
     models: owned Models to create if absent; obsolete_models: names of owned Models to delete. made: a Model to create
     from what a job left. expired: the object itself has had its time and is deleted.
     held: True: our finalizer must be on the object before anything is made for it; False: it is taken off, and the
-    object goes. numbers_only: the status differs from the stored one in nothing else, so writing it may wait.
+    object goes. numbers_only: the status differs from the stored one in nothing else, so writing it may wait. passing:
+    the status tells of something that ends by itself in a moment, as a rule, so writing it may wait for that.
+    events: told when the status need not wait; happened: told in any case.
     wake_at: seconds since 1970 at which to look again even if nothing happens.
     """
 
     desired: Desired = field(default_factory=Desired)
     status: dict[str, Any] | None = None
     events: tuple[Event, ...] = ()
+    happened: tuple[Event, ...] = ()
     models: tuple[OwnedModel, ...] = ()
     obsolete_models: tuple[str, ...] = ()
     made: MadeModel | None = None
     expired: bool = False
     held: bool | None = None
     numbers_only: bool = False
+    passing: bool = False
     wake_at: float | None = None

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from modelyard.control.render import install_access, install_network, install_pods
-from modelyard.control.render.install_options import NAMESPACE, Object, Options, labels, made
+from modelyard.control.render.install_options import MANAGED_BY, NAMESPACE, Object, Options, labels, made
+from modelyard.control.render.install_record import record
 
 __all__ = ["Object", "Options", "manifests"]
 _POD_SECURITY = {
@@ -19,10 +20,12 @@ def manifests(options: Options, definitions: Iterable[Mapping[str, Any]]) -> tup
     The ConfigMap of the settings is not among them: it is its owner's, and installing again must not take it back.
     """
     policies = install_network.policies(options) if options.network_policies else []
+    records = [record(options)] if options.managed_by == MANAGED_BY else []  # Helm remembers values itself
     return (
         namespace(options),
         *(_labelled(each, options) for each in definitions),
         *install_access.access(options),
+        *records,
         install_pods.bootstrap(options),
         *install_network.services(options),
         *install_network.budgets(options),

@@ -1,5 +1,6 @@
 """Services, NetworkPolicies and disruption budgets of operator and gateway."""
 
+from modelyard.control.ir import names
 from modelyard.control.render.install_options import (
     GATEWAY,
     HTTP_PORT,
@@ -11,8 +12,15 @@ from modelyard.control.render.install_options import (
     made,
     selector,
 )
-from modelyard.control.render.xds_bootstrap import HEALTH_PORT, INTERNAL_PORT, PUBLIC_PORT, STATS_PORT, XDS_PORT
+from modelyard.control.render.xds_bootstrap import (
+    HEALTH_PORT,
+    INTERNAL_PORT,
+    PUBLIC_PORT,
+    STATS_PORT,
+    XDS_PORT,
+)
 
+_MODELS = {names.LABEL_NAME: names.POD_NAME, names.LABEL_MANAGED_BY: names.MANAGER}
 LEADER = {"modelyard.dev/leader": "true"}
 """The operator that decides puts this label on its own pod."""
 
@@ -60,6 +68,8 @@ def policies(options: Options) -> list[Object]:
         _from([], PUBLIC_PORT, HEALTH_PORT),  # the kubelet asks the second one, and no policy can name it
         _from([{"namespaceSelector": {}}], INTERNAL_PORT),
         _from([operators], STATS_PORT),
+        # A revision that gets copies of requests. Who has not the secret of one is told nothing there.
+        _from([{"namespaceSelector": {}, "podSelector": {"matchLabels": _MODELS}}], names.SHADOW_PORT),
     ]
     return [
         _policy(options, OPERATOR, "operator", operator),

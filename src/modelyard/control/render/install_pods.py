@@ -3,6 +3,7 @@
 from typing import Any
 
 from modelyard.base import ids
+from modelyard.control.ir import names
 from modelyard.control.render import xds_bootstrap
 from modelyard.control.render.install_options import (
     GATEWAY,
@@ -14,7 +15,13 @@ from modelyard.control.render.install_options import (
     made,
     selector,
 )
-from modelyard.control.render.xds_bootstrap import HEALTH_PORT, INTERNAL_PORT, PUBLIC_PORT, STATS_PORT, XDS_PORT
+from modelyard.control.render.xds_bootstrap import (
+    HEALTH_PORT,
+    INTERNAL_PORT,
+    PUBLIC_PORT,
+    STATS_PORT,
+    XDS_PORT,
+)
 
 _USER = 65532
 _FOLDER = "/etc/modelyard"
@@ -85,11 +92,16 @@ def _gateway(options: Options) -> Object:
         "image": options.image("gateway"),
         "imagePullPolicy": options.pull_policy,
         "command": ["/usr/local/bin/envoy"],
-        "args": ["-c", f"{_FOLDER}/bootstrap.yaml", "--service-node", "$(POD_NAME)", *xds_bootstrap.ARGUMENTS],
-        "env": _own_names(),
+        "args": [
+            *("-c", f"{_FOLDER}/bootstrap.yaml"),
+            *("--service-node", "$(POD_NAME)", "--service-zone", "$(POD_ZONE)"),
+            *xds_bootstrap.ARGUMENTS,
+        ],
+        "env": [*_own_names(), _from_pod("POD_ZONE", f"metadata.labels['{names.LABEL_ZONE}']")],
         "ports": [
             _port("gateway", PUBLIC_PORT),
             _port("internal", INTERNAL_PORT),
+            _port("shadow", names.SHADOW_PORT),
             _port("health", HEALTH_PORT),
             _port("stats", STATS_PORT),
         ],
@@ -113,7 +125,7 @@ def _gateway(options: Options) -> Object:
     ]
     spec = _pod(options, GATEWAY, container, volumes, token=False) | {
         "terminationGracePeriodSeconds": DRAIN_SECONDS + 10,
-        "topologySpreadConstraints": [_spread("topology.kubernetes.io/zone"), _spread("kubernetes.io/hostname")],
+        "topologySpreadConstraints": [_spread(names.LABEL_ZONE), _spread("kubernetes.io/hostname")],
     }
     found = _deployment(options, GATEWAY, "gateway", options.gateway_replicas, spec)
     # Envoy reads its bootstrap once: another one is another pod.
@@ -166,7 +178,12 @@ def _contained() -> Object:
 
 def _own_names() -> list[Object]:
     fields = {"POD_NAME": "metadata.name", "POD_NAMESPACE": "metadata.namespace", "POD_IP": "status.podIP"}
-    return [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
+    return [_from_pod(name, path) for name, path in fields.items()]
+
+
+def _from_pod(name: str, path: str) -> Object:
+    """Empty where the pod has none."""
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
 def _values(**values: str) -> list[Object]:

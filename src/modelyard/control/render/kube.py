@@ -1,5 +1,6 @@
 """Revisions and owned objects in Kubernetes' words, and back."""
 
+import zlib
 from typing import Any
 
 import msgspec
@@ -54,7 +55,7 @@ def controller_revision(revision: Recorded, owner: Object, pod: Object | None = 
 def revision(stored: Object) -> Recorded:
     """The inverse. Raises UserError for one that another program wrote."""
     try:
-        data = stored.get("data")
+        data = _data(stored)
         if isinstance(data, dict):
             data = {name: value for name, value in data.items() if name != _POD}
         if isinstance(data, dict) and "task" in data:
@@ -70,9 +71,23 @@ def revision(stored: Object) -> Recorded:
 
 def pod_template(stored: Object) -> Object | None:
     """The pod template that was recorded with a revision; None: none was, as on a machine without Kubernetes."""
-    data = stored.get("data")
+    data = _data(stored)
     pod = data.get(_POD) if isinstance(data, dict) else None
     return pod if isinstance(pod, dict) else None
+
+
+def packed(stored: Object) -> Object:
+    """A stored ControllerRevision to keep in memory: its data, which is read twice in its life, takes a tenth there."""
+    try:
+        return {**stored, "data": zlib.compress(msgspec.json.encode(stored.get("data")), 1)}
+    except (UnicodeEncodeError, RecursionError):
+        return stored  # none of ours
+
+
+def _data(stored: Object) -> Any:
+    """Packed or not."""
+    data = stored.get("data")
+    return msgspec.json.decode(zlib.decompress(data)) if isinstance(data, bytes) else data
 
 
 def owned(kind: str, api_version: str, name: str, spec: Object, owner: Object) -> Object:

@@ -6,11 +6,12 @@ from typing import Any
 from modelyard.control.ir import names
 from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import Credential, Resources, Unit, Variable
+from modelyard.control.render import kube_identity
 from modelyard.wire.place import ENV_INDEX, ENV_MASTER, Place
 from modelyard.wire.work import WorkSpec
 
 Object = dict[str, Any]
-MAIN, FETCH, PROGRAM = "main", "fetch", "program"
+MAIN, FETCH, PROGRAM, WORKER, PROGRESS = "main", "fetch", "program", "worker", "progress"
 HTTP_PORT, REPORT_PORT, MASTER_PORT = 8080, 8081, 29500
 USER = 65532
 PYTHON = "/usr/local/bin/python3"
@@ -18,6 +19,7 @@ CACHE = "/var/lib/modelyard/cache"
 SCRATCH = "/var/lib/modelyard/scratch"
 FETCHED = "/var/lib/modelyard/fetched"
 PROGRAM_FOLDER = "/var/lib/modelyard/program"
+PIPES = "/var/lib/modelyard/pipes"
 RUN = "/run/modelyard"
 WORK = "/etc/modelyard"
 SECRETS = "/run/secrets/modelyard"
@@ -26,6 +28,10 @@ MODEL_ROLE = "model"
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 _PROBE_SECONDS = 1
 OUR_PREFIX = "MODELYARD_"
+_BESIDE_A_WORKER = Resources(
+    cpu_request_millis=100, cpu_limit_millis=1000, memory_request_bytes=256 * 2**20, memory_limit_bytes=2**30
+)
+"""Of ours where a worker in a container of its own has what was declared."""
 
 
 def program(work: WorkSpec) -> str:
@@ -52,14 +58,29 @@ def is_apart(what: Unit | Task) -> bool:
     return what.work.run is not None and bool(what.pod.image)
 
 
+def worker_command(work: WorkSpec) -> tuple[str, ...]:
+    """Of the worker of a Runtime; empty where ours does it, or there is no model."""
+    if work.prepare is not None:
+        return work.prepare.command
+    if work.serve is not None:
+        return next((model.command for model in work.serve.models), ())
+    scorer = work.score or work.stream
+    return scorer.model.command if scorer is not None else ()
+
+
+def has_worker(what: Unit | Task) -> bool:
+    """Whether the worker of a Runtime runs in a container of its own."""
+    return bool(what.pod.image and worker_command(what.work))
+
+
 def needs_fetch(what: Unit | Task) -> bool:
     """Whether our container that comes before all others has something to do."""
-    return fetches(what.work) or is_apart(what)
+    return fetches(what.work) or is_apart(what) or has_worker(what)
 
 
 def reports(work: WorkSpec) -> bool:
-    """Whether it tells how far it is while it runs."""
-    return work.score is not None or work.run is not None or work.stream is not None
+    """Whether it tells how far it is, or what it has compared, while it runs."""
+    return work.serve is not None or work.score is not None or work.run is not None or work.stream is not None
 
 
 def main(what: Unit | Task, image: Object, gateway_digest: str) -> Object:
@@ -75,20 +96,23 @@ def main(what: Unit | Task, image: Object, gateway_digest: str) -> Object:
         secrets=SECRETS if keys else "",
         listen=f"0.0.0.0:{HTTP_PORT}" if serves else "",
         gateway_digest=gateway_digest if serves else "",
+        shadow=f":{names.SHADOW_PORT}" if serves and gateway_digest else "",
         termination=TERMINATION,
-        report_listen=f"0.0.0.0:{REPORT_PORT}" if reports(work) else "",
+        report_listen=f"0.0.0.0:{REPORT_PORT}" if reports(work) and not is_apart(what) else "",
         fetched=FETCHED if work.prepare is not None and fetches(work) else "",
         program=PROGRAM_FOLDER if is_apart(what) else "",
+        pipes=PIPES if has_worker(what) else "",
+        account=kube_identity.account_of_main(what),
     )
     built = _container(MAIN, what, image, f"modelyard.runtime.{program(work)}")
     built["env"] += _environment(place, _ranks(what))
     built["volumeMounts"] += [*_mounts(what, writable=work.prepare is not None), *_key_mounts(keys)]
-    if serves:
-        built["ports"] = [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}]
-        built |= _probes(what)
-    elif reports(work):
-        built["ports"] = [{"name": "report", "containerPort": REPORT_PORT, "protocol": "TCP"}]
-    return built
+    ports = {"http": HTTP_PORT} if serves else {}
+    if reports(work) and not is_apart(what):
+        ports["report"] = REPORT_PORT
+    if ports:
+        built["ports"] = [{"name": each, "containerPort": port, "protocol": "TCP"} for each, port in ports.items()]
+    return built | _probes(what) if serves else built
 
 
 def fetch(what: Unit | Task, image: Object) -> Object:
@@ -103,11 +127,44 @@ def fetch(what: Unit | Task, image: Object) -> Object:
         termination=TERMINATION,
         fetched=FETCHED if what.work.prepare is not None else "",
         program=PROGRAM_FOLDER if is_apart(what) else "",
+        pipes=PIPES if has_worker(what) else "",
+        account=kube_identity.account_of_fetch(what),
     )
     built = _container(FETCH, what, image, "modelyard.runtime.fetch")
     built["env"] += _environment(place, [])
     built["volumeMounts"] += [*_mounts(what, writable=True), *_key_mounts(keys)]
     return built
+
+
+def progress(what: Unit | Task, image: Object) -> Object:
+    """What tells how far the program of another container is, and what ours does after it: beside both, until the end.
+
+    It reads what the program says of itself, and has no key.
+    """
+    place = Place(
+        work=f"{WORK}/work.json",
+        report=f"{RUN}/report.json",
+        cache=CACHE,
+        scratch=SCRATCH,
+        report_listen=f"0.0.0.0:{REPORT_PORT}",
+        program=PROGRAM_FOLDER,
+    )
+    built = _container(PROGRESS, what, image, "modelyard.runtime.progress")
+    built["env"] += _environment(place, [])
+    built["volumeMounts"] += [
+        {"name": "scratch", "mountPath": SCRATCH, "readOnly": True},
+        {"name": "run", "mountPath": RUN, "readOnly": True},
+        {"name": "output", "mountPath": PROGRAM_FOLDER, "readOnly": True},
+    ]
+    return {
+        **built,
+        "restartPolicy": "Always",
+        "ports": [{"name": "report", "containerPort": REPORT_PORT, "protocol": "TCP"}],
+        "resources": {
+            "requests": {"cpu": "10m", "memory": "48Mi"},
+            "limits": {"cpu": "200m", "memory": "128Mi"},
+        },
+    }
 
 
 def security() -> Object:
@@ -162,18 +219,20 @@ def volume_name(credential: Credential) -> str:
 
 def _container(name: str, what: Unit | Task, image: Object, module: str) -> Object:
     ours = {"HOME", "TMPDIR", "PYTHONUNBUFFERED"}
+    alone = not (is_apart(what) or has_worker(what))
     built: Object = {
         "name": name,
         **image,
         "command": [PYTHON, "-m", module],
         "workingDir": SCRATCH,
-        "env": [] if is_apart(what) else [each for each in variables(what.variables) if each["name"] not in ours],
+        "env": [each for each in variables(what.variables) if each["name"] not in ours] if alone else [],
         "volumeMounts": [{"name": "work", "mountPath": WORK, "readOnly": True}],
         "securityContext": security(),
         "terminationMessagePath": TERMINATION,
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    has = allowed(what.resources, devices=name == MAIN and not is_apart(what))
+    mine = _BESIDE_A_WORKER if has_worker(what) else what.resources
+    has = allowed(mine, devices=name == MAIN and alone)
     return {**built, "resources": has} if has else built
 
 
@@ -207,6 +266,8 @@ def _mounts(what: Unit | Task, *, writable: bool) -> list[Object]:
         found.append({"name": "fetched", "mountPath": FETCHED})
     if is_apart(what):
         found.append({"name": "output", "mountPath": PROGRAM_FOLDER})
+    if has_worker(what):
+        found.append({"name": "pipes", "mountPath": PIPES})
     return found
 
 

@@ -13,8 +13,8 @@ from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import Unit
 from modelyard.control.ir.values import Value
 from modelyard.control.render import kube_container as containers
-from modelyard.control.render import kube_program
-from modelyard.control.render.kube_container import FETCH, MAIN, PROGRAM, USER
+from modelyard.control.render import kube_identity, kube_program, kube_worker
+from modelyard.control.render.kube_container import FETCH, MAIN, PROGRAM, PROGRESS, USER, WORKER
 from modelyard.control.render.overlay import merge
 from modelyard.wire import work as wire
 
@@ -24,6 +24,7 @@ LONGEST_WORK = 200 * 2**10
 _DRAIN_MARGIN_SECONDS = 10
 """For what a process does before it drains and after, and for the kubelet."""
 _RUN_BYTES = "16Mi"
+_PIPES_BYTES = "1Mi"
 
 
 class PodSettings(Value, frozen=True, kw_only=True):
@@ -88,9 +89,12 @@ def _ours(what: Unit | Task, settings: PodSettings, gateway_digest: str) -> Obje
     }
     if containers.needs_fetch(what):
         spec["initContainers"] = [containers.fetch(what, runtime)]
+    worker = kube_worker.container(what)
+    if worker is not None:
+        spec["initContainers"].append(worker)
     program = kube_program.container(what)
     if program is not None:
-        spec["initContainers"].append(program)
+        spec["initContainers"] += [containers.progress(what, runtime), program]
     if what.pod.service_account:
         spec["serviceAccountName"] = what.pod.service_account
     if settings.pull_secrets:
@@ -102,7 +106,11 @@ def _ours(what: Unit | Task, settings: PodSettings, gateway_digest: str) -> Obje
         if what.gang:
             spec["subdomain"] = names.kube(what.name)[1]
     work = wire.encode(what.work).decode()
-    return {"metadata": {"labels": labels(what), "annotations": {names.ANNOTATION_WORK: work}}, "spec": spec}
+    metadata: Object = {
+        "labels": {**labels(what), **kube_identity.labels(what)},
+        "annotations": {names.ANNOTATION_WORK: work, **kube_identity.annotations(what)},
+    }
+    return {"metadata": metadata, "spec": spec}
 
 
 def _grace(what: Unit | Task) -> int:
@@ -126,6 +134,9 @@ def _volumes(what: Unit | Task, settings: PodSettings) -> list[Object]:
         found.append({"name": "fetched", "emptyDir": {}})
     if containers.is_apart(what):
         found.append({"name": "output", "emptyDir": {}})
+    if containers.has_worker(what):
+        found.append({"name": "pipes", "emptyDir": {"medium": "Memory", "sizeLimit": _PIPES_BYTES}})
+        found.append({"name": "worker-scratch", "emptyDir": {}})
     for credential in what.credentials:
         secret = {"secretName": credential.secret, "defaultMode": 0o440}
         found.append({"name": containers.volume_name(credential), "secret": secret})
@@ -141,16 +152,20 @@ def _spread(unit: Unit) -> list[Object]:
             "whenUnsatisfiable": "ScheduleAnyway",
             "labelSelector": {"matchLabels": selector(unit)},
         }
-        for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        for key in (names.LABEL_ZONE, "kubernetes.io/hostname")
     ]
 
 
 def _keep(merged: Object, ours: Object) -> Object:
-    """The overlay was checked when it was declared; what the platform rests on does not depend on that."""
+    """The overlay was checked when it was declared; what the platform rests on does not depend on that.
+
+    Which containers get a cloud's token is what somebody may want otherwise.
+    """
+    work = {names.ANNOTATION_WORK: ours["metadata"]["annotations"][names.ANNOTATION_WORK]}
     metadata = {
         **merged["metadata"],
         "labels": {**merged["metadata"]["labels"], **ours["metadata"]["labels"]},
-        "annotations": {**merged["metadata"]["annotations"], **ours["metadata"]["annotations"]},
+        "annotations": {**merged["metadata"]["annotations"], **work},
     }
     spec = {**merged["spec"], "automountServiceAccountToken": False}
     for field in ("serviceAccountName", "restartPolicy", "terminationGracePeriodSeconds", "subdomain"):
@@ -166,7 +181,7 @@ def _keep(merged: Object, ours: Object) -> Object:
 
 
 def _keep_container(merged: Object, ours: Object | None) -> Object:
-    if ours is None or ours["name"] not in (MAIN, FETCH, PROGRAM):
+    if ours is None or ours["name"] not in (MAIN, FETCH, PROGRAM, WORKER, PROGRESS):
         return merged
     fixed: Object = {
         field: ours[field] for field in ("image", "command", "env", "terminationMessagePath") if field in ours

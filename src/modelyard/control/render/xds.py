@@ -80,11 +80,20 @@ def assignment(endpoints: Endpoints, renewal: int = 0) -> Json:
 
     renewal: other numbers make other messages of the same meaning.
     """
-    members = [{"endpoint": {"address": _address(each)}} for each in endpoints.addresses]
-    locality: Json = {"lb_endpoints": members} if members else {}
+    localities = _localities(endpoints)
     if renewal:
-        locality["metadata"] = {"filter_metadata": {"modelyard": {"renewal": renewal}}}
-    return {"cluster_name": endpoints.unit, "endpoints": [locality] if locality else []}
+        localities = localities or [{}]
+        localities[0]["metadata"] = {"filter_metadata": {"modelyard": {"renewal": renewal}}}
+    return {"cluster_name": endpoints.unit, "endpoints": localities}
+
+
+def _localities(endpoints: Endpoints) -> list[Json]:
+    """One for each zone; the order of the endpoints is kept."""
+    found: dict[str, list[Json]] = {}
+    zones = endpoints.zones or ("",) * len(endpoints.addresses)
+    for address, zone in zip(endpoints.addresses, zones, strict=True):
+        found.setdefault(zone, []).append({"endpoint": {"address": _address(address)}})
+    return [({"locality": {"zone": zone}} if zone else {}) | {"lb_endpoints": found[zone]} for zone in sorted(found)]
 
 
 def scope(public_id: str, route: Route | None, canonical_ids: tuple[str, ...] = (), version: str = "") -> Json:

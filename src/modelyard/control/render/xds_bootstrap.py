@@ -9,7 +9,7 @@ Source: Envoy API v3 (bootstrap.proto, listener.proto, tls.proto, common.proto, 
 import json
 from typing import Any, NamedTuple
 
-from modelyard.control.render import xds, xds_access, xds_stats
+from modelyard.control.render import xds, xds_access, xds_shadow, xds_stats
 
 Json = dict[str, Any]
 
@@ -18,6 +18,8 @@ GATEWAY_SAN, OPERATOR_SAN = "gateway.modelyard", "operator.modelyard"
 XDS_HOST, XDS_PORT = "modelyard-xds.modelyard-system.svc", 18000
 """Service of the operator that decides; its certificate is for this name as well."""
 PUBLIC_PORT, INTERNAL_PORT, HEALTH_PORT, STATS_PORT = 8080, 8090, 9901, 9902
+GATEWAYS = "modelyard.own.gateways"
+"""The cluster of all gateways, which nobody calls: it tells Envoy what share of the callers comes by each zone."""
 ARGUMENTS = (
     *("--concurrency", "2"),
     *("-l", "warning", "--component-log-level", "misc:error"),
@@ -32,12 +34,18 @@ _CERTIFICATE, _AUTHORITY = "certificate", "authority"
 _HEAP_SHARE = 0.8
 _CONNECTION_BYTES = 128 * 2**10
 _MOST_PROBES = 256
+# Thousands of routes come in large messages: what these needed is given back within some seconds, and so slowly that
+# memory which requests need again costs little.
+_GIVEN_BACK = {"bytes_to_release": 8 * 2**20, "memory_release_interval": "1s"}
+_MOST_QUESTIONS = 64  # models are behind those who ask: they must not take the connections of callers
 _LISTENER_LIMITS = "envoy.resource_limits.listener"
 _HEAP = "envoy.resource_monitors.fixed_heap"
 _TYPE = "type.googleapis.com/"
 _TLS = f"{_TYPE}envoy.extensions.transport_sockets.tls.v3"
 # Statistics that are kept are those of names with one dot.
 _ADMIN = "modelyard.own.admin"
+_GATEWAYS_SECONDS = 5.0
+_LEAST_REPLICAS = 2  # before it matters where they are
 _HEALTH, _STATS = "health", "stats"
 
 
@@ -119,9 +127,22 @@ def in_pod(limits: Limits, pod: Pod) -> Json:
         "admin": {"address": {"pipe": {**_admin_socket(pod)["pipe"], "mode": 0o600}}},
         # Ready is who has his routes, however long that takes; and an operator that comes back is found soon.
         "dynamic_resources": _discovery({"initial_fetch_timeout": "0s"}, _soon()),
-        "static_resources": {"clusters": [_control(pod), admin], "listeners": [_health(pod), _stats(pod)]},
-        **_common(limits, {_HEALTH: _MOST_PROBES, _STATS: _MOST_PROBES}),
+        "static_resources": {
+            "clusters": [_control(pod), admin, _gateways()],
+            "listeners": [_health(pod), _stats(pod)],
+        },
+        **_common(
+            limits,
+            {_HEALTH: _MOST_PROBES, _STATS: _MOST_PROBES, xds_shadow.LISTENER_NAME: _MOST_QUESTIONS},
+            GATEWAYS,
+        ),
     }
+
+
+def _gateways() -> Json:
+    """An operator that does not know of it is not waited for."""
+    source = {**xds.ADS, "initial_fetch_timeout": f"{_GATEWAYS_SECONDS:g}s"}
+    return {"name": GATEWAYS, "type": "EDS", "connect_timeout": "1s", "eds_cluster_config": {"eds_config": source}}
 
 
 def _discovery(source: Json, service: Json) -> Json:
@@ -142,17 +163,25 @@ def _soon() -> Json:
     return {"retry_policy": {"retry_back_off": {"base_interval": "0.25s", "max_interval": "2s"}}}
 
 
-def _common(limits: Limits, listeners: dict[str, int]) -> Json:
-    """listeners: how many connections they take, besides the public one."""
+def _common(limits: Limits, listeners: dict[str, int], gateways: str = "") -> Json:
+    """listeners: how many connections they take, besides the public one. gateways: the cluster of this Envoy and its
+    siblings, for balancing by zones; "": it has none.
+    """
     most = {xds.LISTENER_NAME: limits.public_connections, **listeners}
     layer = {f"{_LISTENER_LIMITS}.{name}.connection_limit": count for name, count in most.items()}
+    # A thousand clusters that nobody calls must cost little, and nobody reads most statistics.
+    clusters: Json = {"enable_deferred_cluster_creation": True}
+    if gateways:
+        clusters["local_cluster_name"] = gateways
+        # Here, and not in each cluster, where it would cost memory. Envoy's own is six.
+        layer["upstream.zone_routing.min_cluster_size"] = _LEAST_REPLICAS
     return {
-        # A thousand clusters that nobody calls must cost little, and nobody reads most statistics.
-        "cluster_manager": {"enable_deferred_cluster_creation": True},
+        "cluster_manager": clusters,
         "stats_config": xds_stats.stats_config(xds_access.UNKNOWN_KEYS),
         "stats_flush_interval": "5s",
         "stats_eviction_interval": xds_stats.EVICTION,
         "deferred_stat_options": {"enable_deferred_creation_stats": True},
+        "memory_allocator_manager": _GIVEN_BACK,
         "overload_manager": _overload(limits),
         "layered_runtime": {"layers": [{"name": "limits", "static_layer": layer}]},
     }

@@ -10,6 +10,9 @@ Json = dict[str, Any]
 
 INTERNAL_NAME = "internal"
 
+_IDLE = "300s"
+_LONGEST_TRUST = "300s"
+"""Of a connection whose caller has shown a certificate: that may end, or its authority be taken away."""
 _STREAMS = 100
 _STREAM_BYTES = 2**20
 _CONNECTION_BYTES = 4 * 2**20
@@ -53,6 +56,11 @@ def chain(door: Door) -> Json:
         "transport_socket": xds_tls.transport_socket(mutual=door.lock is Lock.MUTUAL),
         "transport_socket_connect_timeout": "10s",
     }
+
+
+def lifetime(door: Door) -> Json:
+    """How long a connection lasts. One that has come to its end is closed with an answer, or when it is idle."""
+    return {"idle_timeout": _IDLE} | ({"max_connection_duration": _LONGEST_TRUST} if door.lock is Lock.MUTUAL else {})
 
 
 def limits(door: Door) -> Json:

@@ -57,7 +57,7 @@ def _connections(door: Door) -> Json:
         "internal_address_config": {},
         "max_request_headers_kb": _LARGEST_HEADERS_KB,
         "request_headers_timeout": "10s",
-        "common_http_protocol_options": {"idle_timeout": "300s"},
+        "common_http_protocol_options": xds_door.lifetime(door),
         "normalize_path": True,
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",

@@ -20,7 +20,9 @@ def mappers() -> list[Json]:
     by_status = [_Reply(_status("EQ", status), sentence, status) for status, sentence in _BY_STATUS]
     # Our own answers for routes without backends come this way: their text is the sentence.
     rest = _Reply(_status("GE", 400), "%LOCAL_REPLY_BODY%")
-    replies = (*by_flag, *_of_access(), *by_status, rest)
+    # Without memory Envoy sets no flag.
+    full = _Reply(_by_details("overload"), _FULL, 503, _retry(1))
+    replies = (*by_flag, full, *_of_access(), *by_status, rest)
     return [*_only_grpc(), *(_grpc_mapper(each) for each in replies), *(_mapper(each) for each in replies)]
 
 
@@ -159,6 +161,8 @@ _TOO_OFTEN = (
     "seconds); 'kubectl get accesspolicies' shows the limits"
 )
 
+_FULL = "the gateway is out of connections or memory; try again"
+
 _BY_FLAG: tuple[tuple[tuple[str, ...], str, int, int], ...] = (
     (
         ("NR",),
@@ -170,7 +174,7 @@ _BY_FLAG: tuple[tuple[tuple[str, ...], str, int, int], ...] = (
     (("UT",), "the model did not answer in time: spec.timeout of its ModelService says how long it may take", 504, 0),
     (("DT", "SI", "UMSDR"), "the request took too long to arrive or to be answered", 504, 0),
     (("UO",), "too many requests are under way for this model; try again", 503, 1),
-    (("OM",), "the gateway is out of connections or memory; try again", 503, 1),
+    (("OM",), _FULL, 503, 1),
     (("UH", "NC"), "no replica of this model is ready; try again", 503, 2),
     (("UF",), "no replica of this model accepts connections, nor did it on a retry; try again", 503, 1),
     (("UC", "UR", "LR", "URX"), "the replica ended before it answered, also on every retry; try again", 503, 1),

@@ -1,8 +1,10 @@
 """The way by which a unit that gets copies of requests asks the unit whose answers callers get.
 
-A listener on a Unix socket of its own. There the secret of the unit that asks is what chooses the scope, so that
-others find nothing; the scope knows one unit, and of that only the inferences of one model. The cluster is one of its
-own, whose limits and statistics are not those that callers' requests count for.
+A listener of its own: a Unix socket, or in a pod a port. There the secret of the unit that asks is what chooses the
+scope, so that others find nothing; the scope knows one unit, and of that only the inferences of one model. Envoy finds
+scopes by a hash of their keys, which can be computed; so a scope lets in only who bears the secret itself, and scopes
+of public ids, which know nothing of that, let nobody in. The cluster is one of its own, whose limits and statistics are
+not those that callers' requests count for.
 Source: Envoy API v3 (listener.proto, http_connection_manager.proto, scoped_route.proto, cluster.proto).
 """
 
@@ -21,17 +23,22 @@ LISTENER_NAME = "shadow"
 _MOST_REQUESTS = 16  # under way at one time, by all replicas that compare; as many wait
 _LARGEST_HEADERS_KB = 4
 _TYPE = "type.googleapis.com/envoy.extensions"
+_RBAC = f"{_TYPE}.filters.http.rbac.v3"
+_BEARERS = "bearers"
+"""The filter that lets in who bears a secret. The public listener has none of that name."""
+_DENIED = {"default_value": 403, "runtime_key": "modelyard.shadow_denied"}
 _REFUSAL = '{"error": "only a revision that gets copies of requests is answered here, and only about those"}'
 
 
 class Asking(NamedTuple):
     """Who may ask whom. name: of its scope and cluster; no public id and no unit has such a one.
 
-    secret: of the unit that asks, and no other one's. unit, unit_secret, addresses: of the one that is asked. ids: of
-    the model.
+    asks: the unit that does; secret: of that, and no other one's. unit, unit_secret, addresses: of the one that is
+    asked. ids: of the model.
     """
 
     name: str
+    asks: str
     secret: str
     unit: str
     unit_secret: str
@@ -45,8 +52,8 @@ def name(owner: Key) -> str:
     return f"~shadow.{owner.namespace}.{owner.name}"
 
 
-def listener(path: str) -> Json:
-    """path: of the socket. Nothing in it depends on who may ask."""
+def listener(where: str) -> Json:
+    """where: the path of a socket, or `host:port`. Nothing in it depends on who may ask."""
     connections = {
         "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": LISTENER_NAME,
@@ -60,16 +67,16 @@ def listener(path: str) -> Json:
         "generate_request_id": False,
         "early_header_mutation_extensions": [_without_orders()],
         "http_filters": [
+            {"name": _BEARERS, "typed_config": {"@type": f"{_RBAC}.RBAC", "rules": {"action": "ALLOW"}}},
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {"@type": f"{_TYPE}.filters.http.router.v3.Router", "suppress_envoy_headers": True},
-            }
+            },
         ],
         "local_reply_config": {
             "mappers": [
                 {
-                    "filter": {"response_flag_filter": {"flags": ["NR"]}},
-                    "status_code": 403,
+                    "filter": {"status_code_filter": {"comparison": {"op": "EQ", "value": _DENIED}}},
                     "body": {"inline_string": _REFUSAL},
                 }
             ]
@@ -85,10 +92,17 @@ def listener(path: str) -> Json:
     manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": connections}
     return {
         "name": LISTENER_NAME,
-        "address": {"pipe": {"path": path, "mode": 0o600}},
+        "address": _address(where),
         "enable_reuse_port": False,
         "filter_chains": [{"filters": [manager]}],
     }
+
+
+def _address(where: str) -> Json:
+    if where.startswith("/"):
+        return {"pipe": {"path": where, "mode": 0o600}}
+    host, _, port = where.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
 
 
 def _part(header: str, index: int | None = None) -> Json:
@@ -145,9 +159,19 @@ def scope(asking: Asking) -> Json:
             {"match": {"path": f"/v2/models/{each}/infer", "headers": posted}, "route": action} for each in asking.ids
         ],
         "request_headers_to_remove": [SHADOW_HEADER],
+        "typed_per_filter_config": {_BEARERS: _bearing(asking.secret)},
     }
     return {
         "name": asking.name,
         "key": {"fragments": [{"string_key": asking.secret}, {"string_key": "v2"}]},
         "route_configuration": {"name": asking.name, "virtual_hosts": [host], "validate_clusters": False},
+    }
+
+
+def _bearing(secret: str) -> Json:
+    shown = {"header": {"name": GATEWAY_HEADER, "string_match": {"exact": secret}}}
+    policy = {"permissions": [{"any": True}], "principals": [shown]}
+    return {
+        "@type": f"{_RBAC}.RBACPerRoute",
+        "rbac": {"rules": {"action": "ALLOW", "policies": {"bearer": policy}}},
     }

@@ -43,6 +43,9 @@ def transport_socket(*, mutual: bool) -> Json:
     context: Json = {"@type": f"{_TYPE}.DownstreamTlsContext", "common_tls_context": common}
     if mutual:
         context["require_client_certificate"] = True
+        # Who resumes a session is not asked for a certificate again.
+        context["disable_stateless_session_resumption"] = True
+        context["disable_stateful_session_resumption"] = True
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
 
 

@@ -1,11 +1,15 @@
 """From a model's work to the backend that runs it."""
 
+import os
 import sys
 from pathlib import Path
 
 from modelyard.base.conditions import Reason
+from modelyard.runtime.backends.joined import JoinedBackend
 from modelyard.runtime.backends.port import Backend, LoadFailed
+from modelyard.runtime.backends.speaking import hello
 from modelyard.runtime.backends.worker import WorkerBackend
+from modelyard.wire.place import ENV_PIPES, ENV_SCRATCH
 from modelyard.wire.work import BUILTIN_FORMATS, ModelWork
 
 SUFFIXES = {
@@ -26,8 +30,14 @@ async def load(
     job: rows that end the model are looked for, see `WorkerBackend.open`. apart: in a process of its own, also where
     that costs speed.
 
-    A Runtime's own worker gets the artifact as it is. Raises LoadFailed.
+    A Runtime's own worker gets the artifact as it is, and where the environment says so it runs in another container,
+    which has a folder for scratch of its own. Raises LoadFailed.
     """
+    if is_joined(work):
+        scratch = Path(os.environ.get(ENV_SCRATCH, scratch))
+        return await JoinedBackend.open(
+            Path(os.environ[ENV_PIPES]), path, hello(work, path, threads, scratch), patient=job
+        )
     if work.command:
         return await WorkerBackend.open(work, path, threads=threads, scratch=scratch, hurry=job)
     if work.format == "onnx" and not apart:
@@ -44,6 +54,16 @@ async def load(
             work, model_file(path, work.format), threads=threads, scratch=scratch, hurry=job
         )
     raise LoadFailed(Reason.FORMAT_UNKNOWN, unknown(work.format))
+
+
+def is_joined(work: ModelWork) -> bool:
+    """Whether its worker runs in another container: there is one of those, for one backend."""
+    return bool(work.command and os.environ.get(ENV_PIPES))
+
+
+def is_available(backend: Backend) -> bool:
+    """Whether a batch can be asked for now: a process of our own is started with the next batch, if need be."""
+    return not isinstance(backend, JoinedBackend) or backend.available
 
 
 def unknown(format_name: str) -> str:

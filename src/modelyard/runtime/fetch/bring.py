@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -11,8 +12,10 @@ from pathlib import Path
 from modelyard.base.conditions import Reason
 from modelyard.base.quantities import bytes_text
 from modelyard.runtime.fetch.download import download
+from modelyard.runtime.worker import joined
 from modelyard.storage import credentials
 from modelyard.storage import digest as digests
+from modelyard.storage import identity as identities
 from modelyard.storage.cache import Cache
 from modelyard.storage.errors import StoreRefused, StoreUnavailable, unwritable
 from modelyard.storage.location import parse
@@ -33,6 +36,8 @@ async def all_of(work: WorkSpec, place: Place) -> None:
         await _laid_out(work.prepare.uri, place, keys)
     if work.run is not None and place.program:
         _emptied(place.program)
+    if place.pipes:
+        _joined(place.pipes)
 
 
 def models(work: WorkSpec) -> tuple[ModelWork, ...]:
@@ -91,7 +96,7 @@ async def _read(uri: str, place: Place, keys: Mapping[str, str], target: Path) -
     if where.scheme == "file":
         return Path(where.path)
     _made(target)
-    return await download(where, keys, target)
+    return await download(where, keys, target, identity=identities.of(place.account, os.environ))
 
 
 def _made(folder: Path) -> None:
@@ -127,3 +132,11 @@ def _emptied(program: str) -> None:
             output.parent.chmod(0o777)
     except OSError as error:
         raise unwritable(Path(program), error) from error
+
+
+def _joined(pipes: str) -> None:
+    """For a worker that runs next, beside us."""
+    try:
+        joined.made(Path(pipes))
+    except OSError as error:
+        raise unwritable(Path(pipes), error) from error

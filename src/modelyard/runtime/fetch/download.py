@@ -17,6 +17,7 @@ from modelyard.base.quantities import bytes_text
 from modelyard.storage import credentials
 from modelyard.storage.digest import LIMITS, Limits
 from modelyard.storage.errors import StoreRefused, StoreUnavailable, unwritable
+from modelyard.storage.identity import Identity
 from modelyard.storage.location import Location, parse
 from modelyard.storage.stores import Entry, Store
 
@@ -31,18 +32,27 @@ _MISSING = frozenset({404, 410})
 _DENIED = frozenset({401, 403, 407})
 
 
-async def download(where: Location, keys: Mapping[str, str], target: Path, limits: Limits = LIMITS) -> Path:
+async def download(
+    where: Location,
+    keys: Mapping[str, str],
+    target: Path,
+    limits: Limits = LIMITS,
+    *,
+    identity: Identity | None = None,
+) -> Path:
     """The file in `target`, an empty folder; or `target`, of which the artifact is all that lies there.
+
+    identity: for object stores, in place of keys.
 
     Raises StoreRefused and StoreUnavailable.
     """
     if where.scheme in ("https", "http"):
         return await _from_web(where, keys, target, limits)
-    return await _from_store(where.uri, keys, target, limits)
+    return await _from_store(where.uri, Store.open(where.uri, credentials=keys, identity=identity), target, limits)
 
 
-async def _from_store(uri: str, keys: Mapping[str, str], target: Path, limits: Limits) -> Path:
-    store = await Store.open(uri, credentials=keys).settled()
+async def _from_store(uri: str, around: Store, target: Path, limits: Limits) -> Path:
+    store = await around.settled()
     entries = [each for each in await store.entries() if each.size_bytes or await store.head(each.key)]
     if not entries:
         raise StoreRefused(

@@ -1,4 +1,4 @@
-"""One question over a Unix socket: a client of HTTP/1.1 with limits, for one request and its answer.
+"""One question over a socket: a client of HTTP/1.1 with limits, for one request and its answer.
 
 Source: RFC 9112 (HTTP/1.1).
 """
@@ -69,14 +69,18 @@ class Reading:
             raise Unanswered("the head of the answer is too long")
 
 
-async def ask(socket: str, head: bytes, body: bytes, *, most_bytes: int, seconds: float) -> Answer:
+async def ask(where: str | tuple[str, int], head: bytes, body: bytes, *, most_bytes: int, seconds: float) -> Answer:
     """Send a request and wait for its answer. head: with everything but the length of the body and the empty line.
 
-    seconds: for all of it. Raises Unanswered.
+    where: the path of a Unix socket, or an address and a port. seconds: for all of it. Raises Unanswered.
     """
     try:
         async with asyncio.timeout(seconds):
-            reader, writer = await asyncio.open_unix_connection(socket, limit=_READ_BYTES)
+            reader, writer = await (
+                asyncio.open_unix_connection(where, limit=_READ_BYTES)
+                if isinstance(where, str)
+                else asyncio.open_connection(*where, limit=_READ_BYTES)
+            )
             try:
                 writer.write(b"%bcontent-length: %d\r\n\r\n" % (head, len(body)))
                 writer.write(body)

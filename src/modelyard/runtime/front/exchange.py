@@ -61,7 +61,8 @@ class Exchange:
 
     target: path and query as sent. body: complete. gone: the client went away. received: monotonic seconds when the
     request was complete. id: as the gateway or a client gave it (x-request-id), or empty. compared_percent: of a copy
-    of a request, how many of a hundred are to be compared. told: called, once, with status and body of the answer.
+    of a request, how many of a hundred are to be compared; sender: the address of who sent it, "" over a Unix socket.
+    told: called, once, with status and body of the answer.
     """
 
     __slots__ = (
@@ -74,6 +75,7 @@ class Exchange:
         "keep_alive",
         "method",
         "received",
+        "sender",
         "target",
         "told",
     )
@@ -89,6 +91,7 @@ class Exchange:
         self.id = b""
         self.received = connection.loop.time()
         self.compared_percent = 0
+        self.sender = ""
         self.told: Callable[[int, bytes], None] | None = None
 
     @property

@@ -220,11 +220,17 @@ class Connection(asyncio.Protocol):
         exchange = Exchange(self, self._parser.get_method(), self._target, body, keep_alive)
         if _SHADOW in self._headers and self.site.gateway is not None:  # nobody else is believed
             exchange.compared_percent = _percent(self._headers[_SHADOW])
+            exchange.sender = self._peer()
         exchange.id = self._headers.get(b"x-request-id", b"")
         self._begun_at = 0.0
         self._reset_message()
         self._backlog.append(exchange)
         self._advance()
+
+    def _peer(self) -> str:
+        """The address of the other side, "" on a Unix socket."""
+        peer = self._transport.get_extra_info("peername") if self._transport else None
+        return str(peer[0]) if isinstance(peer, tuple) else ""
 
     # -- checks
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from modelyard.base.errors import UserError
+from modelyard.runtime.backends.load import is_available
 from modelyard.runtime.backends.port import Backend
 from modelyard.runtime.front.exchange import Exchange
 from modelyard.runtime.front.gateway import Gateway
@@ -62,7 +63,11 @@ async def serve(
     LoadFailed when a model does not answer, and UserError when it cannot listen there.
     """
     models = [await host(model, backends[model.name], work) for model in work.models]
-    routes = Routes(models, ready=lambda: not stop.is_set(), comparisons=comparisons)
+    routes = Routes(
+        models,
+        ready=lambda: not stop.is_set() and all(map(is_available, backends.values())),
+        comparisons=comparisons,
+    )
     server = _Server(routes, Limits(body_bytes=work.max_body_bytes), stop, listen)
     await server.start(listen)
     try:

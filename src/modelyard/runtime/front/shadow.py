@@ -18,6 +18,7 @@ from modelyard.runtime.front.difference import Difference
 from modelyard.runtime.front.exchange import Exchange
 from modelyard.runtime.front.gateway import Gateway
 from modelyard.wire import report as reports
+from modelyard.wire.place import ENV_SHADOW, host_and_port
 from modelyard.wire.report import ShadowReport
 from modelyard.wire.work import GATEWAY_HEADER
 
@@ -35,16 +36,18 @@ _TELL_SECONDS = 2.0
 _BUSY = frozenset({403, 429, 503})
 """Said about the moment, not about the request."""
 
-Ask = Callable[[str, bytes], Awaitable[Answer]]
-"""With a model's public id and the body of a request. Raises Unanswered."""
+Ask = Callable[[str, bytes, str], Awaitable[Answer]]
+"""With a model's public id, the body of a request, and the address of the gateway that sent the copy. Raises
+Unanswered."""
 
 
 class _Copy(NamedTuple):
-    """model: its canonical id. name: the public id that was called. answer: what we gave."""
+    """model: its canonical id. name: the public id that was called. sender: an address. answer: what we gave."""
 
     model: str
     name: str
     body: bytes
+    sender: str
     answer: Answer
 
 
@@ -70,16 +73,21 @@ class Off:
         """Leave it alone."""
 
 
-def asking(socket: str, gateway: Gateway) -> Ask:
-    """How the revision that serves is asked. socket: of the gateway's listener for that. gateway: it has shown this
-    unit's secret with the copy, and is shown it in turn."""
+def asking(where: str, gateway: Gateway) -> Ask:
+    """How the revision that serves is asked. where: as in `Place.shadow`. gateway: it has shown this unit's secret with
+    the copy, and is shown it in turn; so no other machine than the one that has it is ever shown it.
 
-    async def once(name: str, body: bytes) -> Answer:
+    Raises UserError.
+    """
+    port = host_and_port(ENV_SHADOW, f"gateway{where}")[1] if where.startswith(":") else 0
+
+    async def once(name: str, body: bytes, sender: str) -> Answer:
         head = (
             f"POST /v2/models/{name}/infer HTTP/1.1\r\nhost: shadow\r\n{GATEWAY_HEADER}: {gateway.secret}\r\n"
             "content-type: application/json\r\nconnection: close\r\n"
         )
-        return await ask(socket, head.encode(), body, most_bytes=LARGEST_ANSWER_BYTES, seconds=_ASK_SECONDS)
+        at = (sender, port) if port else where
+        return await ask(at, head.encode(), body, most_bytes=LARGEST_ANSWER_BYTES, seconds=_ASK_SECONDS)
 
     return once
 
@@ -114,8 +122,8 @@ class Shadow:
             self._count(model, ShadowReport(skipped=1))
             return
         self._watched.append(exchange)
-        body = exchange.body
-        exchange.told = lambda status, answer: self._take(_Copy(model, name, body, Answer(status, answer)))
+        body, sender = exchange.body, exchange.sender
+        exchange.told = lambda status, answer: self._take(_Copy(model, name, body, sender, Answer(status, answer)))
 
     async def run(self) -> None:
         """Compare until cancelled."""
@@ -147,7 +155,7 @@ class Shadow:
             self._count(copy.model, found)
 
     async def _compared(self, copy: _Copy) -> ShadowReport:
-        ours, first = copy.answer, await self._ask(copy.name, copy.body)
+        ours, first = copy.answer, await self._ask(copy.name, copy.body, copy.sender)
         if first.status in _BUSY:
             return ShadowReport(skipped=1)
         if ours.status != 200 or first.status != 200:
@@ -156,7 +164,7 @@ class Shadow:
                 shadow_failed=int(first.status == 200),
                 serving_failed=int(ours.status == 200),
             )
-        second = await self._ask(copy.name, copy.body)
+        second = await self._ask(copy.name, copy.body, copy.sender)
         if second.status != 200:
             return ShadowReport(skipped=1)
         bodies = (ours.body, first.body, second.body)

@@ -25,6 +25,7 @@ from modelyard.runtime.jobs.told import Told, read
 from modelyard.runtime.scoring.refused import Refused
 from modelyard.runtime.scoring.stopping import unless
 from modelyard.storage import credentials
+from modelyard.storage import identity as identities
 from modelyard.storage.stores import Store
 from modelyard.wire.place import PROGRAM_OUTPUT, PROGRAM_PROGRESS, Place
 from modelyard.wire.report import JobReport
@@ -61,7 +62,7 @@ async def run(work: RunWork, place: Place, progress: Progress, stop: asyncio.Eve
     keys = {name: _keys(place, name) for name in ("output", "checkpoint")}
     left = None
     if work.output is not None:
-        store = Store.open(work.output.uri, root=place.root, credentials=keys["output"])
+        store = _store(work.output.uri, place, keys["output"])
         stopped, left = await unless(stop, Left.open(work, store, place.index))
         if stopped or left is None:
             return False
@@ -132,8 +133,13 @@ def _keys(place: Place, role: str) -> dict[str, str]:
     return credentials.take(Path(place.secrets) / role) if place.secrets else {}
 
 
+def _store(uri: str, place: Place, keys: Mapping[str, str]) -> Store:
+    identity = identities.of(place.account, os.environ)
+    return Store.open(uri, root=place.root, credentials=keys, identity=identity)
+
+
 async def _checkpoint(work: RunWork, place: Place, keys: Mapping[str, str]) -> dict[str, str]:
-    store = Store.open(work.checkpoint, root=place.root, credentials=keys)
+    store = _store(work.checkpoint, place, keys)
     found = await store.list()
     return {"CHECKPOINT_URI": store.uri, **({"RESUME": "1"} if found else {})}
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -23,6 +24,7 @@ from modelyard.runtime.scoring.refused import Refused
 from modelyard.runtime.scoring.scored_model import ScoredModel
 from modelyard.runtime.scoring.stopping import telling, unless
 from modelyard.storage import credentials
+from modelyard.storage import identity as identities
 from modelyard.storage.stores import Store
 from modelyard.wire.place import Place
 from modelyard.wire.work import ScoreWork
@@ -41,8 +43,9 @@ async def score(work: ScoreWork, place: Place, progress: Progress, stop: asyncio
     Raises Refused, LoadFailed and what stores raise.
     """
     keys = {role: credentials.take(Path(place.secrets) / role) if place.secrets else {} for role in ("input", "output")}
-    source = await Store.open(work.input.uri, root=place.root, credentials=keys["input"]).settled()
-    output = Output(Store.open(work.output.uri, root=place.root, credentials=keys["output"]))
+    open_store = partial(Store.open, root=place.root, identity=identities.of(place.account, os.environ))
+    source = await open_store(work.input.uri, credentials=keys["input"]).settled()
+    output = Output(open_store(work.output.uri, credentials=keys["output"]))
     progress.uri = output.uri
     author = Author(index=place.index, incarnation=secrets.token_hex(4))
     async with AsyncExitStack() as stack:

@@ -6,6 +6,8 @@ One JSON object, or one on each line of which the last counts: `{"progressPercen
 
 import json
 import math
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,18 +36,25 @@ class Told:
 
 def read(path: Path) -> Told:
     """The last thing that was told; nothing if there is none, or none that can be read."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _MOST_BYTES))
-            text = file.read(_MOST_BYTES).decode(errors="replace")
-    except OSError:
-        return Told()
+    text = (content(path, _MOST_BYTES) or b"").decode(errors="replace")
     for candidate in (text, *reversed(text.splitlines())):
         found = _object(candidate)
         if found is not None:
             return _told(found)
     return Told()
+
+
+def content(path: Path, most_bytes: int) -> bytes | None:
+    """The end of a regular file, None where there is none: a link leads elsewhere, and a FIFO keeps its reader."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
+            file.seek(max(0, file.seek(0, os.SEEK_END) - most_bytes))
+            return file.read(most_bytes)
+    except OSError:
+        return None
 
 
 def _object(text: str) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, RetryLater, UserError
 from modelyard.runtime.backends.load import load, unknown
 from modelyard.runtime.backends.port import Backend, LoadFailed
-from modelyard.runtime.backends.worker import WorkerBackend
+from modelyard.runtime.backends.speaking import SpeakingBackend
 from modelyard.runtime.fetch import bring
 from modelyard.runtime.fetch.download import download
 from modelyard.runtime.prepare.detect import Detected, candidate, detect
@@ -123,7 +123,7 @@ async def _prove(work: PrepareWork, stored: _Stored, scratch: Path) -> PrepareRe
     )
     backend = await load(model, stored.path, threads=1, scratch=scratch)
     try:
-        version = backend.format_version if isinstance(backend, WorkerBackend) else stored.format_version
+        version = backend.format_version if isinstance(backend, SpeakingBackend) else stored.format_version
         _check_version(work.format_version, version)
         report = PrepareReport(
             digest=stored.digest,

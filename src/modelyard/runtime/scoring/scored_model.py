@@ -6,7 +6,7 @@ from pathlib import Path
 
 from modelyard.base.conditions import Reason
 from modelyard.base.errors import ModelyardError, RetryLater
-from modelyard.runtime.backends.load import load
+from modelyard.runtime.backends.load import is_joined, load
 from modelyard.runtime.backends.port import Backend, LoadFailed
 from modelyard.runtime.worker.tensors import zeros
 from modelyard.storage.cache import Cache
@@ -48,6 +48,7 @@ class ScoredModel:
 
     async def backend(self, *, careful: bool) -> Backend:
         """Loaded at the first call. careful: a model that ends its process ends no runner. Raises LoadFailed."""
+        careful = careful and not is_joined(self._model)  # it is apart already
         async with self.turn:
             if careful not in self._backends:
                 model, place = self._model, self._place

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from modelyard.base.conditions import Reason
@@ -35,9 +35,15 @@ class Feed:
     files: bool
     most_bytes: int
     in_hand: int = 0
-    """Messages that were read and not committed; whoever commits takes off what is done."""
+    """Messages that were read and not committed."""
     _per_message: float = 1.0
     """Records, lately."""
+    _progressed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def committed(self, messages: int) -> None:
+        """So many are done."""
+        self.in_hand -= messages
+        self._progressed.set()
 
     async def fill(self, reading: Reading, begin: Begin, put: Put) -> NoReturn:
         """Put groups until cancelled. Raises what readings and models raise, and Refused for a record that stops it.
@@ -51,7 +57,7 @@ class Feed:
         if attempts > self.bench.work.max_deliver:
             _log.warning("message %d has ended %d runners and is not tried again", messages[0].position, attempts - 1)
             await self._put_good(self.bench.give_up(messages.pop(0)), put)
-        if attempts >= CAREFUL_FROM:
+        if attempts >= self._careful_from:
             _log.warning("what begins at message %d was tried %d times before", messages[0].position, attempts - 1)
             await self._carefully(messages, reading, put, attempts)
             messages = []
@@ -65,12 +71,19 @@ class Feed:
         if self.files:
             left, size = self._together(attempts - 1), self._together(attempts)
         while left > 0:
+            await self._settled(len(messages))
             some = messages[:size] or await self._next(reading, size)
             messages = messages[len(some) :]
             left -= len(some)
             await self._put_good(await self._score(some, careful=True), put)
         if messages:
             await self._gather(messages, reading, put)
+
+    async def _settled(self, rest: int) -> None:
+        """All but the rest is committed: a runner that ends then takes nothing along that was scored well."""
+        while self.in_hand > rest:
+            self._progressed.clear()
+            await self._progressed.wait()
 
     async def _gather(self, messages: list[Message], reading: Reading, put: Put) -> None:
         """One group: what comes within its time, as long as there is room."""
@@ -141,14 +154,19 @@ class Feed:
     def _together(self, attempts: int) -> int:
         """Messages of one file: a file for each of a hundred thousand helps nobody, so they get fewer with each attempt
         that came to nothing, and in the end the message is alone that ends runners."""
-        if attempts < CAREFUL_FROM:
-            return self._rows
         if attempts >= self.bench.work.max_deliver:
             return 1
+        if attempts < CAREFUL_FROM:
+            return self._rows
         return max(1, int(self._rows / 50.0 ** (attempts - CAREFUL_FROM + 1)))
 
     def _most(self) -> int:
         return max(1, int(self._rows / self._per_message))
+
+    @property
+    def _careful_from(self) -> int:
+        """Nothing is given up that was not tried alone."""
+        return min(CAREFUL_FROM, self.bench.work.max_deliver)
 
     @property
     def _rows(self) -> int:

@@ -128,7 +128,7 @@ class Lane:
 
         event = await _asked(commit())
         if isinstance(event, Ended) and isinstance(event.outcome, Committed):
-            self._feed.in_hand -= len(asked.group.messages)
+            self._feed.committed(len(asked.group.messages))
             self._books.committed(asked.group, expired, wall=time.time(), now=time.monotonic())
             await self._trials.progressed()
         return event

@@ -1,6 +1,7 @@
 """From the work of a stream to its broker, its sink, and who else works on it."""
 
 import hashlib
+import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -23,6 +24,7 @@ from modelyard.runtime.streams.nats.setup import prepare_claims, prepare_sink, p
 from modelyard.runtime.streams.nats.source import Identity
 from modelyard.runtime.streams.port import Away, Link
 from modelyard.runtime.streams.prefix import Target
+from modelyard.storage import identity as identities
 from modelyard.storage.errors import StoreRefused, StoreUnavailable
 from modelyard.storage.stores import Store
 from modelyard.wire.place import Place
@@ -98,7 +100,8 @@ def _filed(broker: Broker, work: StreamWork, store: Store, codec: Codec, partiti
 async def _store(work: StreamWork, place: Place, keys: Keys) -> Store:
     """Raises Away and Refused: the errors of stores in the words of streams."""
     try:
-        store = Store.open(work.sink.uri, root=place.root, credentials=keys["sink"])
+        identity = identities.of(place.account, os.environ)
+        store = Store.open(work.sink.uri, root=place.root, credentials=keys["sink"], identity=identity)
         single = (await store.settled()).single
     except StoreUnavailable as error:
         raise Away(Reason.STORE_UNREACHABLE, error.message) from error

@@ -1,4 +1,4 @@
-"""The worker for scikit-learn models: protocol 1 of `spec/worker-protocol.md` on descriptors 3 and 4.
+"""The worker for scikit-learn models: protocol 1 of `spec/worker-protocol.md`.
 
 One file with nothing but the standard library, numpy and the model's own libraries, so that it runs in any
 environment that a model needs. What loading may do follows from the format and `trust`, never from the artifact:
@@ -16,8 +16,11 @@ import json
 import lzma
 import os
 import pickle
+import select
+import signal
 import struct
 import sys
+import threading
 import warnings
 import zipfile
 import zlib
@@ -366,11 +369,27 @@ def serve(channel: Channel) -> int:
     return 0
 
 
+def joined(folder: str) -> list[int]:
+    """The pipes of a worker in a container of its own, once the server has opened them, too."""
+    # Nothing ends the first process of a container before it has said what SIGTERM means.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    requests = os.open(os.path.join(folder, "requests"), os.O_RDONLY)
+    # Nor can the server kill it: it ends with the conversation, also where the model is stuck.
+    hung_up = select.poll()
+    hung_up.register(requests, 0)
+    threading.Thread(target=lambda: (hung_up.poll(), os._exit(0)), daemon=True).start()
+    return [requests, os.open(os.path.join(folder, "answers"), os.O_WRONLY)]
+
+
+def inherited() -> list[int]:
+    """Off their known numbers and not inherited: neither the model's code nor its children write into the protocol."""
+    descriptors = os.dup(3), os.dup(4)
+    os.closerange(3, 5)
+    return list(descriptors)
+
+
 def main() -> int:
-    # Off their known numbers and not inherited: neither the model's code nor its children write into the protocol.
-    descriptors = [os.dup(number) for number in (3, 4)]
-    os.close(3)
-    os.close(4)
+    descriptors = joined(os.environ["MODELYARD_PIPES"]) if "MODELYARD_PIPES" in os.environ else inherited()
     faulthandler.enable()
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     with open(descriptors[0], "rb", buffering=0) as source, open(descriptors[1], "wb") as sink:

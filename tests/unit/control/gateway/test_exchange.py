@@ -1,5 +1,6 @@
 """The delta discovery protocol: whatever a client does, in the end it has what it can take of what there is."""
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given, settings
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from modelyard.control.gateway import descriptors
-from modelyard.control.gateway.exchange import Exchange, Order, Table
+from modelyard.control.gateway.exchange import Exchange
+from modelyard.control.gateway.table import Order, Table
 
 KIND = "a.Kind"
 NAMES = st.sampled_from(["x", "y", "z"])
@@ -31,8 +33,8 @@ def request(**fields: Any) -> Any:
     return made
 
 
-def table(*kinds: str) -> Table:
-    return Table(kinds or (KIND,), lambda _kind, body, count: body.split(b"|")[0] + b"|%d" % count)
+def table(*kinds: str, place: Callable[[str, str], object] | None = None) -> Table:
+    return Table(kinds or (KIND,), lambda _kind, body, count: body.split(b"|")[0] + b"|%d" % count, place=place)
 
 
 def sent(exchange: Exchange) -> list[tuple[list[str], list[str]]]:
@@ -55,6 +57,26 @@ def test_a_client_that_comes_back_gets_only_what_differs() -> None:
     has = {"kept": things.by_type[KIND]["kept"].version, "changed": "old", "gone": "old"}
     exchange.receive(request(initial_resource_versions=has))
     assert sent(exchange) == [(["changed", "new"], []), ([], ["gone"])]
+
+
+def test_what_is_refused_for_something_that_is_going_comes_again_when_that_is_gone() -> None:
+    things = table(place=lambda _, name: name[0])
+    exchange = Exchange(things)
+    things.put(KIND, "x-old", b"one")
+    exchange.receive(request())
+    assert sent(exchange) == [(["x-old"], [])]
+    exchange.receive(request(response_nonce="1"))
+    things.remove(KIND, "x-old")
+    things.put(KIND, "x-new", b"one")
+    for name in ("x-new", "x-old"):
+        exchange.touch(KIND, name)
+    assert sent(exchange) == [(["x-new"], []), ([], ["x-old"])]
+    exchange.receive(request(response_nonce="2", error="there is one at that place"))
+    assert (sent(exchange), exchange.refusal(KIND, "x-new")) == ([], "")
+    exchange.receive(request(response_nonce="3"))
+    assert sent(exchange) == [(["x-new"], [])]
+    exchange.receive(request(response_nonce="4", error="now it is bad by itself"))
+    assert (sent(exchange), exchange.refusal(KIND, "x-new")) == ([], "now it is bad by itself")
 
 
 def test_what_is_put_again_while_its_removal_is_on_its_way_is_not_held() -> None:

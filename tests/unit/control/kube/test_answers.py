@@ -61,3 +61,13 @@ async def test_a_line_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
     with pytest.raises(ValueError, match="more than 100 bytes"):
         await anext(lines(chunks()))
+
+
+@pytest.mark.parametrize("text", [b'{"a": "\\ud800"}', b'{"a": NaN}', b"\xef\xbb\xbf{}"])
+def test_what_servers_may_take_for_json_is_read(text: bytes) -> None:
+    assert str(answers.parse(text)) == str(json.loads(text))
+
+
+@given(json_values)
+def test_what_is_read_is_what_was_written(value: Any) -> None:
+    assert answers.parse(json.dumps(value).encode()) == value

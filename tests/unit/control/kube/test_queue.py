@@ -194,3 +194,13 @@ async def test_workers_never_meet_and_the_last_change_is_always_seen(changes: li
         for task in tasks:
             task.cancel()
     assert seen == state
+
+
+async def test_what_was_put_off_is_not_done_once_the_key_was_worked_on_in_order() -> None:
+    queue: WorkQueue[str] = WorkQueue(jitter=plain)
+    queue.add_after("a", 0.02)
+    queue.retry("b")
+    queue.forget("a")
+    queue.add_after("c", 0.03)
+    async with asyncio.timeout(5):
+        assert await queue.get() == "c", "it is due later than a was"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from modelyard.api.service import MirrorResult, ModelServiceStatus
-from modelyard.control.ir.observed import Observed, ObservedReplica, ObservedUnit, ReplicaState
-from modelyard.control.plan.comparison import only_numbers_differ, told
+from modelyard.control.ir.observed import Load, Observed, ObservedReplica, ObservedUnit, ReplicaState
+from modelyard.control.plan.comparison import Pair, only_numbers_differ, told
 from modelyard.testing.driver_rig import unit
 from modelyard.wire.report import Report, ServeReport, ShadowReport
 
@@ -60,6 +60,24 @@ def test_counts_of_replicas_are_added_up_and_of_the_largest_the_largest_counts()
         "largestNoise": "1e-07",
         "largestRelativeNoise": "0.5",
     }
+
+
+def test_how_long_both_take_is_told_and_stays_while_it_is_about_right() -> None:
+    def latencies(shadow: float | None, serving: float | None, **before: int) -> tuple[int | None, int | None]:
+        pair = Pair(Load(unit=SHADOW.name, p50_seconds=shadow), Load(unit="other", p50_seconds=serving))
+        found = told(observed(ShadowReport(compared=1)), SHADOW.name, pair, MirrorResult(**before))
+        assert found is not None
+        return found.get("latencyMilliseconds"), found.get("servingLatencyMilliseconds")
+
+    before = {"latency_milliseconds": 100, "serving_latency_milliseconds": 20}
+    assert latencies(0.0127, 0.0104) == (13, 10)
+    assert latencies(0.108, 0.0185, **before) == (100, 20)
+    assert latencies(0.112, 0.017, **before) == (112, 17)
+    assert latencies(None, 0.02, **before) == (None, 20)
+    assert told(observed(), SHADOW.name, Pair(Load(unit=SHADOW.name, p50_seconds=0.0001))) == {
+        **(told(observed(ShadowReport()), SHADOW.name) or {}),
+        "latencyMilliseconds": 0,
+    }, "copies that are not compared take their time, too"
 
 
 def test_nothing_is_told_while_nothing_was_compared() -> None:

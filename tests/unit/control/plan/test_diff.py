@@ -3,7 +3,8 @@ import pytest
 
 from modelyard.control.ir.actions import Adjust, Forget, Resize, Run, Start, Stop
 from modelyard.control.ir.desired import Desired
-from modelyard.control.ir.observed import Observed, ObservedTask, ObservedUnit
+from modelyard.control.ir.observed import Observed, ObservedReplica, ObservedTask, ObservedUnit, ReplicaState
+from modelyard.control.ir.route import Endpoints
 from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import DesiredUnit, Unit
 from modelyard.control.ir.values import Key
@@ -55,6 +56,22 @@ def test_what_is_as_wanted_needs_no_action() -> None:
     unit = _unit("sha256:new")
     observed = Observed(units=(ObservedUnit(unit=unit, replicas=2),))
     assert diff(Desired(units=(DesiredUnit(unit=unit, replicas=2),)), observed) == ()
+
+
+def test_endpoints_keep_their_zones_and_have_none_where_none_is_known() -> None:
+    def ready(address: str, zone: str = "", state: ReplicaState = ReplicaState.READY) -> ObservedReplica:
+        return ObservedReplica(name=address, state=state, address=address, zone=zone)
+
+    def found(*members: ObservedReplica) -> Endpoints:
+        (each,) = endpoints(Observed(units=(ObservedUnit(unit=_unit("sha256:a"), replicas=3, members=members),)))
+        return each
+
+    unit = "iris-svc-00001.default"
+    gone = ready("d:1", "z", ReplicaState.DRAINING)
+    assert found(ready("b:1"), ready("a:1"), gone) == Endpoints(unit=unit, addresses=("a:1", "b:1"))
+    assert found(ready("b:1", "x"), ready("a:1", "y"), ready("c:1")) == Endpoints(
+        unit=unit, addresses=("a:1", "b:1", "c:1"), zones=("y", "x", "")
+    )
 
 
 def test_a_stream_is_told_what_has_begun_and_answers_no_requests() -> None:

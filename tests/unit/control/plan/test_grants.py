@@ -360,6 +360,28 @@ def test_limits_add_up_and_name_whom_they_count() -> None:
     assert found[2].callers == (Caller(issuer="corp", claims=(Claim(path=("groups",), value="ops", listed=True),)),)
 
 
+def limiting(name: str, since: str, requests: range, *services: str) -> Tightening:
+    limits = tuple(RateLimit(requests=each, per="1s", by="service") for each in requests)
+    return Tightening(name=name, since=since, limits=limits, services=frozenset(services) if services else None)
+
+
+def test_a_service_has_so_many_limits_and_nobody_takes_one_away_by_adding_others() -> None:
+    old = limiting("z", "2026-01-01T00:00:00Z", range(1, 17), "x")
+    crowd = [limiting(f"a{number}", "2026-02-01T00:00:00Z", range(20 * number, 20 * number + 16)) for number in (1, 2)]
+    late = [limiting(f"b{number}", "2026-03-01T00:00:00Z", range(20 * number, 20 * number + 16)) for number in (3, 4)]
+    found = access_of(Policy(), at=standing("none"), policies=[*late, *crowd, old]).limits
+    assert [each.requests for each in found] == [*range(1, 17), *range(20, 36), *range(40, 56), *range(60, 76)]
+
+
+def test_a_thousand_policies_for_all_services_beside_those_for_one_are_folded() -> None:
+    general = [replace(limiting(f"g{number}", "", range(1, 3)), authentication="optional") for number in range(1_000)]
+    own = [limiting(f"s{number}", "", range(3, 4), f"x{number}") for number in range(1_000)]
+    last = replace(general[-1], name="strict", authentication="required", issuers=frozenset({"corp"}))
+    table = AccessTable(written(Policy(), at=standing("none", "none"), policies={"a": [*general, last, *own]}))
+    for each in (table.access("a", f"x{number}") for number in range(0, 1_000, 100)):
+        assert (each.authentication, [limit.requests for limit in each.limits]) == ("required", [1, 2, 3])
+
+
 def test_an_issuer_that_is_not_in_the_settings_is_nobody() -> None:
     found = access_of(allowing(Named("User", "corp:ana"), Named("User", "ana")), at=standing(issuers=(CORP,)))
     assert found.callers == (Caller(issuer="corp", claims=(Claim(path=("sub",), value="ana"),)),)

@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelyard.control.ir.unit import Credential, Unit
 from modelyard.control.ir.values import Key
-from modelyard.control.plan.pod_template import faults
+from modelyard.control.plan.pod_template import faults, worker_faults
 from modelyard.control.render.kube_pod import PodSettings, template
 from modelyard.control.render.overlay import merge
 from modelyard.wire.work import ModelWork, ServeWork, WorkSpec
@@ -206,6 +206,20 @@ def test_a_program_of_its_own_image_gets_volumes_too() -> None:
     assert [each.path for each in faults(replaced, program=True)] == ["spec.podTemplate.spec.initContainers[0].image"]
 
 
+def test_a_worker_of_its_own_image_gets_volumes_too() -> None:
+    mount = {"name": "data", "mountPath": "/data"}
+    with_volume = spec(
+        volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+        initContainers=[{"name": "worker", "volumeMounts": [mount]}],
+    )
+    assert faults(with_volume) == worker_faults(with_volume, worker=True) == ()
+    (fault,) = worker_faults(with_volume, worker=False)
+    assert str(fault).startswith("spec.podTemplate.spec.initContainers[0].name: worker is there only where a Runtime's")
+    assert paths(spec(containers=[{"name": "worker"}])) != []
+    for field in ("image", "env", "restartPolicy"):
+        assert paths(spec(initContainers=[{"name": "worker", field: "Always"}])) == [f"spec.initContainers[0].{field}"]
+
+
 def test_an_overlay_that_is_too_large_or_too_deep_is_refused() -> None:
     deep: Object = {}
     for _ in range(2000):
@@ -344,6 +358,7 @@ def test_the_oracle_knows_what_is_not_restricted() -> None:
 
 @settings(max_examples=600)
 @given(_OVERLAY)
+@example({"spec": {"containers": [{"name": []}], "initContainers": [{"name": {}}]}})
 def test_what_is_let_through_leaves_pods_restricted_and_ours(overlay: Object) -> None:
     """Merged as it is, without whatever else guards the template later."""
     if not faults(overlay):

@@ -53,7 +53,8 @@ def test_documents_hold_the_same_objects() -> None:
 
 
 def test_settings_are_their_owners() -> None:
-    assert [each["metadata"]["name"] for each in made() if each["kind"] == "ConfigMap"] == ["modelyard-gateway"]
+    names = {each["metadata"]["name"] for each in made() if each["kind"] == "ConfigMap"}
+    assert names == {"modelyard-gateway", "modelyard-install"}
 
 
 @pytest.mark.parametrize("name", ["operator", "gateway"])

@@ -27,6 +27,21 @@ def test_the_pod_template_is_recorded_beside_the_revision_and_read_apart() -> No
     assert kube.pod_template(kube.controller_revision(REVISION, OWNER)) is None
 
 
+def test_what_is_kept_of_a_revision_is_small_and_tells_the_same() -> None:
+    template = kube_pod.template(IRIS, PodSettings(), "ab" * 32)
+    stored = kube.controller_revision(REVISION, OWNER, template)
+    kept = kube.packed(stored)
+    assert kept["metadata"] == stored["metadata"]
+    assert kube.revision(kept) == REVISION
+    assert kube.pod_template(kept) == template
+    assert templates({("default", IRIS.revision): kept})(IRIS) == template
+    assert len(kept["data"]) < len(msgspec.json.encode(stored["data"])) / 2
+
+
+def test_a_revision_of_another_program_is_kept_as_it_is() -> None:
+    assert kube.pod_template(kube.packed({"data": {"half": "\ud800"}})) is None
+
+
 def test_the_recorded_template_is_found_again_and_not_one_of_another_unit_of_the_name() -> None:
     stored = kube.controller_revision(REVISION, OWNER, POD)
     recorded = templates({("default", IRIS.revision): stored})

@@ -107,6 +107,19 @@ async def test_a_question_is_asked_with_its_body(tmp_path: Path) -> None:
     assert asked == [HEAD + b"content-length: 4\r\n\r\nbody"]
 
 
+async def test_a_question_may_go_to_an_address_and_a_port() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer(b"{}"))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        at = server.sockets[0].getsockname()[:2]
+        assert await ask(at, HEAD, b"", most_bytes=MOST, seconds=10) == Answer(200, b"{}")
+    with pytest.raises(Unanswered, match="it cannot be reached"):
+        await ask(at, HEAD, b"", most_bytes=MOST, seconds=10)
+
+
 async def test_without_an_answer_it_says_why(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with pytest.raises(Unanswered, match="it cannot be reached: No such file or directory"):

@@ -94,6 +94,17 @@ def test_a_copy_says_how_many_of_a_hundred_are_compared(value: str, percent: int
     assert (first.compared_percent, second.compared_percent) == (percent, 0)
 
 
+@pytest.mark.parametrize(
+    ("peer", "sender"), [("", ""), (("10.0.0.9", 1234), "10.0.0.9"), (("fd00::1", 1, 0, 0), "fd00::1")]
+)
+def test_a_copy_says_which_gateway_has_sent_it(peer: object, sender: str) -> None:
+    wire = Wire()
+    wire.site.gateway = GATEWAY
+    wire.transport.peer = peer
+    wire.feed(post("/a", b"{}", f"x-modelyard-gateway: {SECRET.decode()}\r\nx-modelyard-shadow: 100\r\n"))
+    assert wire.site.asked[0].sender == sender
+
+
 def test_nobody_but_the_gateway_is_believed_about_copies() -> None:
     wire = Wire()
     wire.feed(post("/a", b"{}", "x-modelyard-shadow: 100\r\n"))

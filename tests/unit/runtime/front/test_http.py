@@ -28,6 +28,7 @@ class Transport:
 
     def __init__(self) -> None:
         self.written = b""
+        self.peer: Any = ""
         self.closing = False
         self.aborted = False
         self.ended = False
@@ -45,6 +46,9 @@ class Transport:
 
     def is_closing(self) -> bool:
         return self.closing
+
+    def get_extra_info(self, name: str) -> Any:
+        return self.peer if name == "peername" else None
 
     def close(self) -> None:
         self.closing = True

@@ -35,6 +35,7 @@ class Conversation:
 def exchange(percent: int = 100, body: bytes = BODY) -> Exchange:
     made = Exchange(Conversation(), b"POST", b"/v2/models/iris/infer", body, keep_alive=True)
     made.compared_percent = percent
+    made.sender = "10.0.0.9"
     return made
 
 
@@ -53,7 +54,8 @@ class World:
         self.waits: Callable[[], Awaitable[object]] | None = None
         self.shadow = Shadow(self._ask, self._tell)
 
-    async def _ask(self, name: str, body: bytes) -> Answer:
+    async def _ask(self, name: str, body: bytes, sender: str) -> Answer:
+        assert sender == "10.0.0.9"
         self.asked.append((name, body))
         if self.waits:
             await self.waits()

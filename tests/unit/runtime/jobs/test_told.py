@@ -1,6 +1,7 @@
 """What a program tells about itself is read as far as it can be."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelyard.runtime.jobs.told import Told, read
+from modelyard.runtime.jobs.told import Told, content, read
 from modelyard.wire import report as reports
 from modelyard.wire.report import Metric, Report
 
@@ -79,3 +80,12 @@ def test_many_metrics_fit_into_a_report(tmp_path: Path) -> None:
     found = told(tmp_path, json.dumps(body))
     assert len(found.metrics) == 16
     reports.encode(Report(job=found.report()))
+
+
+def test_only_a_regular_file_is_read_and_its_end_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    assert content(tmp_path / "file", 4) == b"6789"
+    os.mkfifo(tmp_path / "fifo")  # whoever opened it would wait for ever
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert [content(tmp_path / name, 4) for name in ("fifo", "link", ".", "nothing")] == [None] * 4
+    assert read(tmp_path / "fifo") == Told()

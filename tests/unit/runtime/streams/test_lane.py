@@ -32,11 +32,19 @@ class Counts:
 
 
 class Rig:
-    def __init__(self, *, dead_letter: str = "out.dead", before: int = 0, begun: bool = False, files: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        dead_letter: str = "out.dead",
+        before: int = 0,
+        begun: bool = False,
+        files: int = 0,
+        max_deliver: int = 5,
+    ) -> None:
         """files: rows of one, for a sink that takes files."""
         self.there = MemoryPartition()
         batch = BatchWork(rows=files or 4, wait_seconds=0.0)
-        self.bench = Echo(work(dead_letter=dead_letter, batch=batch))
+        self.bench = Echo(work(dead_letter=dead_letter, batch=batch, max_deliver=max_deliver))
         self.books = Books()
         self.counts = Counts(before)
         feed = Feed(bench=self.bench, files=bool(files), most_bytes=2**20)
@@ -203,6 +211,18 @@ async def test_no_more_is_read_than_is_in_hand() -> None:
         rig.there.publish(*(message(each) for each in range(1, 1001)))
         await until(lambda: len(rig.there.faults) < 190)
         assert rig.lane.in_hand <= 3 * 4
+
+
+@pytest.mark.parametrize(("before", "max_deliver"), [(2, 5), (4, 5), (1, 2), (0, 1)])
+async def test_before_a_message_is_tried_alone_all_before_it_are_committed(before: int, max_deliver: int) -> None:
+    """Else the one that ends the runner would take them along, and they would be given up in its place."""
+    rig = Rig(before=before, max_deliver=max_deliver)
+    seen: list[tuple[list[int], bool, int]] = []
+    rig.bench.during = lambda: seen.append((*rig.bench.calls[-1], len(rig.there.log)))
+    rig.there.publish(*(message(each) for each in range(1, 5)))
+    async with rig.running():
+        await until(lambda: len(rig.there.log) == 4)
+    assert seen == [([each], True, each - 1) for each in range(1, 5)]
 
 
 @pytest.mark.parametrize(("before", "sizes"), [(2, [200] * 50), (3, [4] * 50), (4, [1] * 4), (5, [1] * 1)])

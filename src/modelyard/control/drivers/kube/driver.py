@@ -8,7 +8,7 @@ that it was decided on: one that a stopped leader sends too late changes nothing
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 from modelyard.base.clock import Clock, SystemClock
@@ -44,10 +44,11 @@ Template = Callable[[Unit | Task], Object | None]
 
 
 class KubeDriver:
-    """Run `run` beside it; `synced` is set when observations are complete.
+    """Run `run` beside it; `synced` is set when observations are complete. `follow` may run for long before that.
 
     place: what holds for all pods. recorded: see Template. owner: the stored object of a key, None if it is gone.
-    unit_secret: what those who serve requests demand of the gateway.
+    unit_secret: what those who serve requests demand of the gateway. compared: units that get copies of requests, whose
+    reports tell what came of comparing.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class KubeDriver:
         owner: Callable[[Key], Object | None],
         unit_secret: UnitSecret = unit_secrets.none,
         clock: Clock | None = None,
+        compared: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self.synced = asyncio.Event()
         self._place = place
@@ -67,8 +69,10 @@ class KubeDriver:
         self._unit_secret = unit_secret
         self._clock = clock or SystemClock()
         self._hints = Hints()
-        self._index = Index(self._hints.add)
-        self._looks = Looks(client, self._index, self._clock)
+        self._followed = False
+        self._acts = False
+        self._index = Index(self._changed)
+        self._looks = Looks(client, self._index, self._clock, compared)
         self._refused = Refused(self._hints.add, self._clock)
         self._writes = Writes(client, self._index)
         self._gangs = Gangs(self._writes, self._index, self._clock)
@@ -89,13 +93,20 @@ class KubeDriver:
         """The kubelet enforces limits; processes share no cache, so they fetch."""
         return Capabilities(enforces=frozenset({"memory", "cpu"}), supports=frozenset({"image", "pod"}), fetches=True)
 
-    async def run(self) -> None:
-        """Watch and ask until cancelled."""
+    async def follow(self) -> None:
+        """Take up what is stored until cancelled, and do nothing about it."""
+        self._followed = True
         async with asyncio.TaskGroup() as group:
             for reflector in (*self._reflectors.values(), self._pods):
                 group.create_task(reflector.run())
-            for reflector in (*self._reflectors.values(), self._pods):
-                await reflector.synced.wait()
+
+    async def run(self) -> None:
+        """Ask and act until cancelled; `follow` as well, where nobody runs that yet."""
+        async with asyncio.TaskGroup() as group:
+            if not self._followed:
+                group.create_task(self.follow())
+            self._acts = True
+            await asyncio.gather(*(each.confirm() for each in (*self._reflectors.values(), self._pods)))
             group.create_task(self._looks.run())
             group.create_task(self._refused.run())
             group.create_task(self._gangs.run())
@@ -103,7 +114,8 @@ class KubeDriver:
             self.synced.set()
 
     def observe(self, owner: Key | None = None) -> Observed:
-        """What runs now, from memory. Usage is not measured: Kubernetes' metrics are not everywhere."""
+        """What runs now, from memory. Usage is what pods of jobs, streams and tasks tell themselves, some seconds old:
+        Kubernetes' metrics are not everywhere."""
         return self._refused.add_to(self._index.observed(owner, self._looks.facts()), owner)
 
     def hints(self) -> AsyncIterator[Key]:
@@ -119,6 +131,11 @@ class KubeDriver:
     def rendered(self, revision: Recorded) -> Object:
         """The pod template to record with a new revision: what `recorded` gives back for all time."""
         return self.template(revision.unit if isinstance(revision, Revision) else revision.task)
+
+    def _changed(self, owner: Key) -> None:
+        """Nobody takes hints before anything is done, and then everything is looked at."""
+        if self._acts:
+            self._hints.add(owner)
 
     async def apply(self, action: Action) -> None:
         """As in `Driver`."""

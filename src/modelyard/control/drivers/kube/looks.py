@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import aiohttp
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from modelyard.base.clock import Clock
 from modelyard.base.errors import ModelyardError, UserError
@@ -13,6 +15,8 @@ from modelyard.control.drivers.kube import observe
 from modelyard.control.drivers.kube.index import Index
 from modelyard.control.drivers.kube.observe import Facts
 from modelyard.control.drivers.kube.trouble import Event, main_status, seconds, statuses
+from modelyard.control.drivers.kube.used import Used
+from modelyard.control.ir.observed import Usage
 from modelyard.control.kube.client import Client
 from modelyard.control.kube.resources import EVENTS
 from modelyard.control.render.kube_container import REPORT_PORT, reports
@@ -32,14 +36,22 @@ _MOST_ASKED = 20
 
 
 class Looks:
-    """Run `run`; `facts` tells what is known. first: set after the first round."""
+    """Run `run`; `facts` tells what is known. first: set after the first round.
 
-    def __init__(self, client: Client, index: Index, clock: Clock) -> None:
+    compared: units that compare answers to copies; of others that serve there is nothing to know.
+    """
+
+    def __init__(
+        self, client: Client, index: Index, clock: Clock, compared: Callable[[], Collection[str]] = frozenset
+    ) -> None:
         self.first = asyncio.Event()
         self._client = client
         self._index = index
         self._clock = clock
+        self._compared = compared
         self._reports: dict[str, Report] = {}
+        self._usages: dict[str, Usage] = {}
+        self._used = Used()
         self._events: dict[str, Event] = {}
         self._asked: dict[str, float] = {}
         self._late: set[str] = set()
@@ -47,7 +59,13 @@ class Looks:
 
     def facts(self) -> Facts:
         """For an observation at this moment."""
-        return Facts(now=self._clock.now(), reports=self._reports, events=self._events, words=self._index.words)
+        return Facts(
+            now=self._clock.now(),
+            reports=self._reports,
+            events=self._events,
+            words=self._index.words,
+            used=self._used.sums,
+        )
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -56,6 +74,7 @@ class Looks:
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as session:
             while True:
                 await self._read_reports(session)
+                self._add_up()
                 await self._ask()
                 self._notice_time()
                 self.first.set()
@@ -65,15 +84,17 @@ class Looks:
         asked = {each["metadata"]["uid"]: each for each in self._telling()}
         for uid in self._reports.keys() - asked.keys():
             del self._reports[uid]
+            self._usages.pop(uid, None)
         async with asyncio.TaskGroup() as group:
             for uid, pod in asked.items():
                 group.create_task(self._read(session, uid, pod))
 
     def _telling(self) -> Iterator[Object]:
         """Pods that run and can be asked."""
+        compared = self._compared()
         for what, _, pods in self._index.all():
-            if reports(what.work):
-                yield from (pod for pod in pods if observe.runs(pod) and pod.get("status", {}).get("podIP"))
+            if reports(what.work) and (what.work.serve is None or what.name in compared):
+                yield from (pod for pod in pods if observe.tells(pod) and pod.get("status", {}).get("podIP"))
 
     async def _read(self, session: aiohttp.ClientSession, uid: str, pod: Object) -> None:
         """The latest report; one that cannot be had now leaves what was known."""
@@ -89,9 +110,29 @@ class Looks:
             except (aiohttp.ClientError, TimeoutError, OSError, UserError) as error:
                 log.debug("the report of pod %s: %s", pod["metadata"]["name"], error)
                 return
-        if report is not None and report != self._reports.get(uid):
-            self._reports[uid] = report
+        if report is None:
+            return
+        if used := observe.used(report):
+            self._usages[uid] = used
+        told = replace(report, usage=UNSET)  # which is another one at each look, and no news
+        if told != self._reports.get(uid):
+            self._reports[uid] = told
             self._index.tell_of(pod)
+
+    def _add_up(self) -> None:
+        """Those who serve are left out: too many would be asked for this alone."""
+        workloads, standing = set(), set()
+        for what, held, pods in self._index.all():
+            if what.work.serve is not None:
+                continue
+            workload = held["metadata"]["uid"]
+            workloads.add(workload)
+            for pod in pods:
+                uid = pod["metadata"]["uid"]
+                standing.add(uid)
+                for restarts, used in observe.usages(pod, self._usages.get(uid)):
+                    self._used.tell(workload, uid, restarts, used)
+        self._used.add_up(workloads, standing)
 
     async def _ask(self) -> None:
         """The latest warning about each thing that is stuck."""

@@ -1,10 +1,11 @@
 """Stored Deployments, ReplicaSets, Jobs and Pods -> what is observed. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from modelyard.base.conditions import Reason
 from modelyard.control.drivers import rules
@@ -19,10 +20,11 @@ from modelyard.control.ir.observed import (
     ObservedUnit,
     ReplicaState,
     Trouble,
+    Usage,
 )
 from modelyard.control.ir.task import Task
 from modelyard.control.ir.unit import Unit
-from modelyard.control.render.kube_container import HTTP_PORT, INDEX_ANNOTATION, MAIN, PROGRAM
+from modelyard.control.render.kube_container import HTTP_PORT, INDEX_ANNOTATION, MAIN, PROGRAM, PROGRESS
 from modelyard.wire.report import Report, failure
 
 Object = dict[str, Any]
@@ -33,12 +35,13 @@ _NONE: Mapping[str, Any] = {}
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
     """What no stored object says. reports: the latest of pods that run; events: complaints about objects; words: the
-    latest trouble of a Job whose pods may be gone. All by uid."""
+    latest trouble of a Job whose pods may be gone. used: by all pods of a workload. All by uid."""
 
     now: float
     reports: Mapping[str, Report] = field(default_factory=dict)
     events: Mapping[str, Event] = field(default_factory=dict)
     words: Mapping[str, Trouble] = field(default_factory=dict)
+    used: Mapping[str, Usage] = field(default_factory=dict)
 
 
 def unit(what: Unit, workload: Object, pods: Iterable[Object], facts: Facts) -> ObservedUnit:
@@ -51,7 +54,8 @@ def unit(what: Unit, workload: Object, pods: Iterable[Object], facts: Facts) -> 
         told = troubles.refusal(refused.get("message", ""), seconds(refused.get("lastTransitionTime")))
         name = f"{workload['metadata']['name']}-missing"
         members.append(ObservedReplica(name=name, state=ReplicaState.PENDING, trouble=told))
-    return ObservedUnit(unit=what, replicas=asked, begun=begun(workload), members=tuple(members))
+    usage = facts.used.get(workload["metadata"].get("uid", ""), Usage())
+    return ObservedUnit(unit=what, replicas=asked, begun=begun(workload), members=tuple(members), usage=usage)
 
 
 def asked_for(workload: Object) -> int:
@@ -84,13 +88,17 @@ def task(what: Task, job: Object, pods: Iterable[Object], facts: Facts) -> Obser
         parallelism=asked_for(job) if what.restart else what.parallelism,
         started_at=started,
         failures=counted if what.restart else 0,
+        usage=facts.used.get(uid, Usage()),
     )
     if end is None:
         members = () if is_going(job) else tuple(_members(what, job, known, facts))
         return msgspec.structs.replace(known_by, members=members)
     report, message = _result(what, end, known, facts.words.get(uid))
     finished_at = seconds(end.get("lastTransitionTime")) or facts.now
-    return msgspec.structs.replace(known_by, finished_at=finished_at, report=report, message=message)
+    # Nobody has looked yet since the last pod ended.
+    left = rules.total(usage for pod in known for _, usage in usages(pod))
+    usage = max(known_by.usage, left, key=lambda each: each.cpu_seconds)
+    return msgspec.structs.replace(known_by, finished_at=finished_at, report=report, message=message, usage=usage)
 
 
 def end_of(job: Object) -> Object | None:
@@ -131,15 +139,44 @@ def is_going(body: Object) -> bool:
     return bool(body["metadata"].get("deletionTimestamp"))
 
 
+def used(report: Report | None) -> Usage | None:
+    """What a report says about that."""
+    told = report.usage if report else UNSET
+    if told is UNSET:
+        return None
+    return Usage(cpu_seconds=told.cpu_seconds, memory_byte_seconds=told.memory_byte_seconds)
+
+
+def usages(pod: Object, latest: Usage | None = None) -> Iterator[tuple[int, Usage]]:
+    """How often the container that works was started again, and what it used then, in order; as far as it is known.
+
+    latest: what it has told while it runs.
+    """
+    status = main_status(pod)
+    restarts = status.get("restartCount") or 0
+    for state, count in (("lastState", restarts - 1), ("state", restarts)):
+        left = used(troubles.last_report({"name": MAIN, "state": status.get(state, _NONE)}))
+        if left is not None:
+            yield count, left
+    if latest is not None and runs(pod):
+        yield restarts, latest
+
+
 def runs(pod: Object) -> bool:
     """Whether its container works and may be asked."""
     return "running" in main_status(pod).get("state", _NONE)
 
 
+def tells(pod: Object) -> bool:
+    """Whether a container runs that gives the latest report: what does the work, or what stands beside a program."""
+    known = ("running" in each.get("state", _NONE) for each in troubles.statuses(pod) if each["name"] == PROGRESS)
+    return runs(pod) or any(known)
+
+
 def _replica(what: Unit, pod: Object, facts: Facts) -> ObservedReplica:
     status = main_status(pod)
     running = status.get("state", _NONE).get("running")
-    report = facts.reports.get(_uid(pod)) if running and what.work.stream is not None else None
+    report = facts.reports.get(_uid(pod)) if running else None
     state = _state(what, pod, report)
     ready = state is ReplicaState.READY
     listens = ready and what.work.serve is not None
@@ -149,9 +186,10 @@ def _replica(what: Unit, pod: Object, facts: Facts) -> ObservedReplica:
         name=pod["metadata"]["name"],
         state=state,
         address=_address(pod) if listens else "",
+        zone=_zone(pod) if listens else "",
         started_at=started,
         restarts=status.get("restartCount") or 0,
-        report=report,
+        report=report if report and (what.work.serve is None or rules.compares(report)) else None,
         trouble=wrong,
     )
 
@@ -202,7 +240,7 @@ def _members(what: Task, job: Object, pods: Sequence[Object], facts: Facts) -> I
             yield ObservedMember(name=name, state=MemberState.PENDING, trouble=waits or before)
             continue
         own = troubles.of_pod(pod, event=facts.events.get(_uid(pod)))
-        report = facts.reports.get(_uid(pod)) if runs(pod) else None
+        report = facts.reports.get(_uid(pod)) if tells(pod) else None
         yield ObservedMember(name=name, state=_member_state(pod), report=report, trouble=own or before)
 
 
@@ -270,6 +308,12 @@ def _age(pod: Object) -> tuple[str, str]:
 
 def _uid(pod: Object) -> str:
     return str(pod["metadata"].get("uid", ""))
+
+
+def _zone(pod: Object) -> str:
+    """Of its node, as the API server tells each pod from Kubernetes 1.35 on (PodTopologyLabelsAdmission)."""
+    label = (pod["metadata"].get("labels") or {}).get(names.LABEL_ZONE, "")
+    return label if isinstance(label, str) else ""
 
 
 def _true(body: Object, kind: str) -> Object | None:

@@ -15,7 +15,7 @@ from modelyard.base.conditions import Reason
 from modelyard.base.errors import UserError
 from modelyard.control.drivers.outcome import known
 from modelyard.control.ir.observed import Trouble
-from modelyard.control.render.kube_container import MAIN, PROGRAM
+from modelyard.control.render.kube_container import MAIN, PROGRAM, PROGRESS, WORKER
 from modelyard.wire import report as reports
 from modelyard.wire.report import Report
 
@@ -39,6 +39,8 @@ _SLACK_SECONDS = 20.0
 """A kubelet counts periods of a probe, and what it ends has time to drain."""
 _LONGEST_LOG = 1500
 _ENDED_BY_KUBELET = frozenset({0, 137, 143})
+_USERS = frozenset({PROGRAM, WORKER})
+"""Containers of users' images: what they say is no report of ours."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +97,8 @@ def seconds(timestamp: str | None) -> float:
 
 def last_report(status: Object) -> Report | None:
     """What a container left when it ended, if that is a report: it comes from untrusted code."""
+    if status.get("name") in _USERS:
+        return None
     for state in ("state", "lastState"):
         text = status.get(state, {}).get("terminated", {}).get("message", "")
         if text.startswith("{"):
@@ -136,6 +140,8 @@ def _ended(status: Object, pod: Object, startup_seconds: float) -> Trouble | Non
     name, code, since = status["name"], ended.get("exitCode", 0), seconds(ended.get("finishedAt"))
     if code == 0 and (name != MAIN or "terminated" in state):
         return None
+    if _went_along(name, state, ended):
+        return None
     report = last_report(status)
     if report is not None and report.failure is not None:
         why = report.failure
@@ -145,8 +151,14 @@ def _ended(status: Object, pod: Object, startup_seconds: float) -> Trouble | Non
     reason, told = Reason.PROGRAM_FAILED if name == PROGRAM else Reason.CRASHED, ending(code)
     if startup_seconds and name == MAIN and code in _ENDED_BY_KUBELET:
         reason, told = _by_kubelet(code, since - seconds(ended.get("startedAt")), startup_seconds)
-    where = {MAIN: "", PROGRAM: "the program "}.get(name, f"container {name}: ")
+    where = {MAIN: "", PROGRAM: "the program ", WORKER: "the worker "}.get(name, f"container {name}: ")
     return Trouble(reason=reason, message=f"{where}{told}{_said(ended)}", since=since)
+
+
+def _went_along(name: str, state: Object, ended: Object) -> bool:
+    """Whether it was ended since the container that does the work had ended, and will not be started again."""
+    beside = name in (WORKER, PROGRESS) and "terminated" in state
+    return beside and ended.get("exitCode") in _ENDED_BY_KUBELET and ended.get("reason") != "OOMKilled"
 
 
 def _by_kubelet(code: int, lived: float, startup_seconds: float) -> tuple[Reason, str]:

@@ -240,7 +240,7 @@ class Replica:
 
     def _shown(self, report: Report | None) -> Report | None:
         """What of a report is for others: of a server that it is ready is told by its state."""
-        tells = report and (self._follows or (report.serve and report.serve.shadow))
+        tells = report and (self._follows or rules.compares(report))
         return report if tells else None
 
     @property

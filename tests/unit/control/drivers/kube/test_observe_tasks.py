@@ -9,12 +9,12 @@ from modelyard.base.conditions import Reason
 from modelyard.control.drivers.kube import observe
 from modelyard.control.drivers.kube.observe import Facts
 from modelyard.control.drivers.kube.trouble import Event
-from modelyard.control.ir.observed import MemberState, ObservedTask, Trouble
+from modelyard.control.ir.observed import MemberState, ObservedTask, Trouble, Usage
 from modelyard.control.ir.pod import Pod
 from modelyard.control.ir.task import Task
 from modelyard.testing.driver_rig import crew, gang, task
 from modelyard.wire import report as reports
-from modelyard.wire.report import JobReport, PrepareReport, Report, failure
+from modelyard.wire.report import JobReport, PrepareReport, Report, UsageReport, failure
 
 Object = dict[str, Any]
 AT = "2026-11-28T18:00:00Z"
@@ -49,6 +49,32 @@ def test_a_task_that_is_complete_has_the_report_of_the_pod_that_ended_well() -> 
     found = seen(task(), job({"type": "Complete"}), pod("a", "Failed", code=1), pod("b", "Succeeded", report=FOUND))
     assert (found.report, found.message, found.members) == (FOUND, "", ())
     assert found.finished_at == found.started_at > 1.7e9
+
+
+def test_a_task_has_used_what_its_pods_say_at_their_ends_or_what_was_seen_before() -> None:
+    def ended(name: str, phase: str, seconds: float) -> Object:
+        used = UsageReport(cpu_seconds=seconds, memory_byte_seconds=seconds * 10)
+        return pod(name, phase, report=msgspec.structs.replace(FOUND, usage=used))
+
+    pods = ended("a", "Failed", 2.0), ended("b", "Succeeded", 3.0), pod("c", "Failed", code=137)
+    both, seen_before = Usage(cpu_seconds=5.0, memory_byte_seconds=50.0), Usage(cpu_seconds=7.0)
+    assert seen(task(), job({"type": "Complete"}), *pods).usage == both
+    assert seen(task(), job({"type": "Complete"}), *pods, used={"job": seen_before}).usage == seen_before
+    assert seen(crew(), job(), pod("a", "Running"), used={"job": seen_before}).usage == seen_before
+
+
+def test_a_container_tells_what_it_used_each_time_that_it_was_started() -> None:
+    def told(seconds: float) -> Object:
+        said = reports.encode(msgspec.structs.replace(LATER, usage=UsageReport(cpu_seconds=seconds))).decode()
+        return {"terminated": {"exitCode": 1, "message": said}}
+
+    one = pod("a", "Running")
+    (status,) = one["status"]["containerStatuses"]
+    status |= {"restartCount": 2, "lastState": told(4.0)}
+    latest = Usage(cpu_seconds=1.0)
+    assert list(observe.usages(one, latest)) == [(1, Usage(cpu_seconds=4.0)), (2, latest)]
+    status["state"] = told(6.0)
+    assert list(observe.usages(one, latest))[1:] == [(2, Usage(cpu_seconds=6.0))]
 
 
 def test_a_failure_that_was_reported_is_the_result() -> None:
@@ -140,3 +166,46 @@ def test_a_gang_of_which_the_cluster_ended_a_member_has_not_failed() -> None:
 def test_a_final_failure_ends_a_gang() -> None:
     found = seen(gang(), job({"type": "Failed"}), pod("a", "Failed", report=FINAL, code=3))
     assert (found.report, found.finished_at is not None) == (FINAL, True)
+
+
+def beside(found: Object, name: str, state: Object) -> Object:
+    """A pod with a container that starts before `main`."""
+    first = {"name": name, "ready": "running" in state, "state": state}
+    return {**found, "status": {**found["status"], "initContainerStatuses": [first]}}
+
+
+@pytest.mark.parametrize("name", ["worker", "progress"])
+@pytest.mark.parametrize("code", [0, 137, 143])
+def test_what_was_ended_with_the_work_is_not_to_blame(name: str, code: int) -> None:
+    ended = {"terminated": {"exitCode": code, "message": "bye", "finishedAt": AT}}
+    found = seen(task(), job({"type": "Failed"}), beside(pod("a", "Failed", code=139), name, ended))
+    assert found.report == failure(Reason.CRASHED, "was ended by SIGSEGV", retry=True)
+
+
+def test_a_worker_that_ends_again_and_again_is_named_with_its_last_lines() -> None:
+    ended = {"exitCode": 1, "message": "no lexicon", "finishedAt": AT}
+    waits = {"waiting": {"reason": "CrashLoopBackOff"}}
+    found = beside(pod("a", "Running"), "worker", waits)
+    found["status"]["initContainerStatuses"][0]["lastState"] = {"terminated": ended}
+    trouble = seen(task(), job(asked=1), found).members[0].trouble
+    assert trouble is not None
+    assert (trouble.reason, trouble.message) == (
+        Reason.CRASHED,
+        "the worker ended with exit status 1; its log ends with:\nno lexicon",
+    )
+
+
+def test_a_worker_cannot_tell_what_came_of_the_work() -> None:
+    lie = {"terminated": {"exitCode": 0, "message": reports.encode(DONE).decode(), "finishedAt": AT}}
+    found = seen(task(), job({"type": "Complete"}), beside(pod("a", "Succeeded", report=FOUND), "worker", lie))
+    assert found.report == FOUND
+
+
+def test_while_a_program_runs_what_stands_beside_it_is_asked() -> None:
+    waiting = pod("a", "Pending")
+    assert not observe.tells(waiting)
+    assert observe.tells(beside(waiting, "progress", {"running": {"startedAt": AT}}))
+    assert not observe.tells(beside(waiting, "program", {"running": {"startedAt": AT}}))
+    halfway = Report(job=JobReport(percent=50, note="running"))
+    running = beside(waiting, "progress", {"running": {"startedAt": AT}})
+    assert seen(crew(), job(asked=1), running, reports={"a": halfway}).members[0].report == halfway

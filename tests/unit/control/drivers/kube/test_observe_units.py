@@ -14,7 +14,7 @@ from modelyard.control.drivers.kube.trouble import Event
 from modelyard.control.ir.observed import ObservedUnit, ReplicaState
 from modelyard.control.ir.unit import Unit
 from modelyard.testing.driver_rig import following
-from modelyard.wire.report import Report, StreamReport, failure
+from modelyard.wire.report import Report, ServeReport, ShadowReport, StreamReport, failure
 from modelyard.wire.work import WorkSpec
 
 Object = dict[str, Any]
@@ -39,6 +39,13 @@ def test_a_ready_pod_has_an_address_and_no_trouble() -> None:
     assert member.address == f"{stored('ready')[2][0]['status']['podIP']}:8080"
     assert member.started_at > 1.7e9
     assert (member.trouble, member.restarts, found.replicas) == (None, 0, 1)
+
+
+def test_a_ready_pod_is_in_the_zone_that_its_label_says() -> None:
+    what, workload, (pod,) = stored("ready")
+    assert observed("ready").members[0].zone == "", "older clusters put no such label on pods"
+    pod["metadata"].setdefault("labels", {})["topology.kubernetes.io/zone"] = "eu-1a"
+    assert observe.unit(what, workload, [pod], LATER).members[0].zone == "eu-1a"
 
 
 @pytest.mark.parametrize(
@@ -80,6 +87,15 @@ def test_a_pod_that_is_asked_to_end_drains_and_gets_no_requests() -> None:
     pod["metadata"]["deletionTimestamp"] = "2026-11-28T18:00:00Z"
     (member,) = observe.unit(unit, workload, [pod], LATER).members
     assert (member.state, member.address, member.trouble) == (ReplicaState.DRAINING, "", None)
+
+
+def test_of_who_serves_a_report_is_shown_that_tells_of_copies() -> None:
+    what, workload, (pod,) = stored("ready")
+    for shadow, shown in ((None, False), (ShadowReport(compared=1), True)):
+        told = Report(serve=ServeReport(ready=True, shadow=shadow))
+        facts = Facts(now=LATER.now, reports={pod["metadata"]["uid"]: told})
+        (member,) = observe.unit(what, workload, [pod], facts).members
+        assert member.report == (told if shown else None)
 
 
 def test_pods_that_have_ended_are_no_replicas() -> None:

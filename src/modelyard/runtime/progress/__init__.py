@@ -1,0 +1,1 @@
+"""How far the program of another container is, told from beside it."""
