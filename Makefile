@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 # One more than processors: tests wait for processes and the network most of the time.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-NODES ?= 2
+NODES ?= 1
 export PYTHONPATH :=
 export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
@@ -23,8 +23,8 @@ demo: setup ## Train and serve two models, switch under load, run jobs, score a 
 test: setup ## Run every test that needs no cluster, WORKERS at a time (default: a processor each, and one)
 	@$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-cluster: setup ## Run the tests that need Kubernetes, on NODES real nodes of their own at a time (default 2; root on Linux, Go; built once, ten minutes), or on the cluster that KUBECONFIG names
-	@if [ -n "$$KUBECONFIG" ]; then $(PY) -m pytest --timeout 300 tests/cluster; else tests/cluster/node/node.sh run $(PY) -m pytest -n $(NODES) --timeout 300 tests/cluster; fi
+test-cluster: setup ## Run the tests that need Kubernetes, on NODES real nodes of their own at a time (default 1; root on Linux, Go; built once, ten minutes), or on the cluster that KUBECONFIG names
+	@if [ -n "$$KUBECONFIG" ]; then $(PY) -m pytest --timeout 300 tests/cluster; else tests/cluster/node/node.sh run $(PY) -m pytest $(if $(filter-out 1,$(NODES)),-n $(NODES)) --timeout 300 tests/cluster; fi
 
 soak-jobs: setup ## Score a million rows under faults with new seeds, SOAK_RUNS times for each store (default 5; a minute each)
 	@for run in $$(seq $${SOAK_RUNS:-5}); do $(PY) -m pytest -q tests/local/jobs/test_exactly_once.py || exit 1; done

@@ -136,10 +136,14 @@ async def becomes_true(fact: Callable[[], bool], seconds: float = 30.0) -> None:
             await asyncio.sleep(0.005)
 
 
+REST_SECONDS = 0.02
+
+
 class Load:
     """Callers that send one request after the other while the block runs, and remember what went wrong.
 
-    tls: what they trust and show. afresh: each request comes by a connection of its own. body: of each request.
+    They rest a little after each answer, since what they watch needs the processors, too. tls: what they trust and
+    show. afresh: each request comes by a connection of its own. body: of each request.
     """
 
     def __init__(
@@ -184,6 +188,7 @@ class Load:
                     self.failures.append(f"{answer.status} {text}")
             except (aiohttp.ClientError, TimeoutError) as error:
                 self.failures.append(repr(error))
+            await asyncio.sleep(REST_SECONDS)
 
 
 async def _main(path: str, name: str) -> None:

@@ -15,6 +15,7 @@ from tritonclient.grpc import InferInput
 from tritonclient.utils import InferenceServerException
 
 from front_testing import Front
+from gateway_testing import REST_SECONDS
 from modelyard.base.clock import SystemClock
 from modelyard.control.gateway.envoy import EnvoyGateway
 from modelyard.control.ir.platform import Platform
@@ -110,3 +111,4 @@ class CallLoad:
                 self.answered[found.get_response().model_version] += 1
             except InferenceServerException as error:
                 self.failures.append(repr(error))
+            await asyncio.sleep(REST_SECONDS)

@@ -185,7 +185,7 @@ class Load:
     pause: seconds that each of them rests after an answer.
     """
 
-    def __init__(self, url: str, name: str, threads: int = 4, *, token: str = "", pause: float = 0.0) -> None:
+    def __init__(self, url: str, name: str, threads: int = 4, *, token: str = "", pause: float = 0.02) -> None:
         self.failures: list[str] = []
         self.answers: set[float] = set()
         self.sent = 0

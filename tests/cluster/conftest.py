@@ -15,7 +15,8 @@ from s3_testing import S3
 from stand_in_image_testing import archive
 
 _failed = pytest.StashKey[bool]()
-_SINGLE = ("test_driver_", "test_goldens", "test_api_faults")
+_DECIDING = ("test_api_engine", "test_api_faults")
+_SINGLE = ("test_driver_", "test_goldens")
 """Modules whose tests have nothing in common that is dear to make."""
 
 
@@ -25,8 +26,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Modules(config, log)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """First what decides itself, before an installed operator does; last what fills gaps."""
+    items.sort(key=lambda item: (not item.path.name.startswith(_DECIDING), item.path.name.startswith(_SINGLE)))
+    config.option.loadscopereorder = False
+
+
 class Modules(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed
-    """The largest modules first."""
+    """In the order of the items."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]

@@ -210,8 +210,13 @@ def signed(certificate: bytes, authority: bytes) -> bool:
 
 def started(shop: Shop) -> set[tuple[str, int]]:
     """The containers of gateways, and how often each was started."""
-    found = shop.installed.pods("gateway")
+    found = gateways(shop)
     return {(each["metadata"]["uid"], each["status"]["containerStatuses"][0]["restartCount"]) for each in found}
+
+
+def gateways(shop: Shop) -> list[Any]:
+    """Pods of gateways that stay."""
+    return [each for each in shop.installed.pods("gateway") if "deletionTimestamp" not in each["metadata"]]
 
 
 def stored(shop: Shop, secret_name: str) -> dict[str, bytes]:
@@ -227,7 +232,7 @@ def store(shop: Shop, secret_name: str, data: dict[str, bytes]) -> None:
 
 def taken_up(shop: Shop, file: str) -> bytes:
     """What all gateways have in a file of certificates; b"" while they differ. A changed pod is looked after."""
-    pods = shop.installed.pods("gateway")
+    pods = gateways(shop)
     names = [each["metadata"]["name"] for each in pods]
     shop.installed.kubectl("-n", SYSTEM, "annotate", "--overwrite", "pod", *names, f"looked={time.time():.1f}")
     folder = "/var/lib/kubelet/pods/{}/volumes/kubernetes.io~secret/tls/"

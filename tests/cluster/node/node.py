@@ -144,8 +144,11 @@ class Node:
             subprocess.run(beside, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        """Send a component a signal."""
-        self.exec("kill", f"-{int(number)}", (self.work / "pids" / name).read_text().strip())
+        """Send a component a signal; with SIGKILL it is gone, and its port free, when this returns."""
+        pid = (self.work / "pids" / name).read_text().strip()
+        self.exec("kill", f"-{int(number)}", pid)
+        if number == signal.SIGKILL:
+            self.exec("sh", "-c", 'while kill -0 "$0" 2>/dev/null; do sleep 0.05; done', pid)
 
     def _locked(self) -> IO[str] | None:
         """The lock, for who is not the node; None while there is one."""

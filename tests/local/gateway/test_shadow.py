@@ -288,7 +288,7 @@ async def test_what_is_different_is_found_exactly(
         await yard.becomes(400)
         assert await answers(yard, 20, 1.0, 3.0) == [[2.0, 4.0]] * 20
         found = await compares(shadow, 20)
-        assert found.compared >= 15
+        assert found.compared >= 5  # more than a few at one time are skipped
         assert found == ShadowReport(
             compared=found.compared,
             skipped=20 - found.compared,

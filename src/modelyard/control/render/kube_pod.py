@@ -31,15 +31,13 @@ class PodSettings(Value, frozen=True, kw_only=True):
     """What holds for all pods of an installation.
 
     image_prefix: of our images, registry and folder, such as `registry.example/modelyard/`. pull_secrets: names of
-    Secrets in the namespace of each pod. cache_claim: name of a PersistentVolumeClaim in the namespace of each pod that
-    keeps fetched artifacts; "": each pod fetches its own. namespace: of the operator and the gateway.
+    Secrets in the namespace of each pod. namespace: of the operator and the gateway.
     """
 
     image_prefix: str = "modelyard/"
     version: str = __version__
     pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
-    cache_claim: str = ""
     namespace: str = "modelyard-system"
 
     def image(self, name: str) -> Object:
@@ -85,7 +83,7 @@ def _ours(what: Unit | Task, settings: PodSettings, gateway_digest: str) -> Obje
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [containers.main(what, runtime, gateway_digest)],
-        "volumes": _volumes(what, settings),
+        "volumes": _volumes(what),
     }
     if containers.needs_fetch(what):
         spec["initContainers"] = [containers.fetch(what, runtime)]
@@ -119,14 +117,11 @@ def _grace(what: Unit | Task) -> int:
     return max(1, math.ceil(what.grace_seconds))
 
 
-def _volumes(what: Unit | Task, settings: PodSettings) -> list[Object]:
+def _volumes(what: Unit | Task) -> list[Object]:
     path = f"metadata.annotations['{names.ANNOTATION_WORK}']"
-    cache: Object = {"name": "cache", "emptyDir": {}}
-    if settings.cache_claim:
-        cache = {"name": "cache", "persistentVolumeClaim": {"claimName": settings.cache_claim}}
     found: list[Object] = [
         {"name": "work", "downwardAPI": {"items": [{"path": "work.json", "fieldRef": {"fieldPath": path}}]}},
-        cache,
+        {"name": "cache", "emptyDir": {}},  # a volume `cache` of the overlay replaces it
         {"name": "scratch", "emptyDir": {}},
         {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": _RUN_BYTES}},
     ]
