@@ -136,7 +136,7 @@ async def becomes_true(fact: Callable[[], bool], seconds: float = 30.0) -> None:
             await asyncio.sleep(0.005)
 
 
-REST_SECONDS = 0.02
+REST_SECONDS = 0.01
 
 
 class Load:

@@ -251,4 +251,4 @@ async def test_a_hundred_changes_of_weights_under_load_lose_no_request(rig: Envo
             await acknowledged(rig.gateway, wanted)
     assert load.failures == []
     assert min(load.answered["a"], load.answered["b"]) > 20
-    assert load.answered.total() > 500
+    assert load.answered.total() > 200
