@@ -2,8 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
-# One more than processors: tests wait for processes and the network most of the time.
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+WORKERS ?= $(shell getconf _NPROCESSORS_ONLN)
 NODES ?= 1
 export PYTHONPATH :=
 export UV_COMPILE_BYTECODE := 1
@@ -20,7 +19,7 @@ setup: ## Set up the checkout: uv, a virtual environment, locked dependencies
 demo: setup ## Train and serve two models, switch under load, run jobs, score a stream, break a model, stop (about a minute)
 	@.venv/bin/modelyard demo
 
-test: setup ## Run every test that needs no cluster, WORKERS at a time (default: a processor each, and one)
+test: setup ## Run every test that needs no cluster, WORKERS at a time (default: one for each processor)
 	@$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-cluster: setup ## Run the tests that need Kubernetes, on NODES real nodes of their own at a time (default 1; root on Linux, Go; built once, ten minutes), or on the cluster that KUBECONFIG names
