@@ -116,5 +116,6 @@ async def test_without_memory_nobody_new_is_answered_and_who_was_let_in_is(small
             small.upstreams["a"].release()
         assert (status, headers.get("retry-after")) == (503, "1"), answer
         assert answer == {"error": "the gateway is out of connections or memory; try again"}
-    assert {each.result()[0] for each in calls} == {200, 503}
+    told = {each.result()[0] for each in calls}
+    assert 200 in told <= {200, 503}, "who was let in is answered, however many were"
     await becomes(one_more, lambda found: found[0] == 200)

@@ -219,7 +219,8 @@ def test_an_output_that_another_job_writes_to_is_left_alone(yard: Yard) -> None:
         (yard.folder / "pace").write_text("0")
     yard.cli("delete", "modeljob", first)
     third, _ = run(yard, "in/busy", "out/busy")
-    assert state(yard, third)[2] == "Completed", "the same work goes on where the deleted job was"
+    # The same work goes on where the deleted job was, or finds that it was faster than its deletion.
+    assert state(yard, third) in (("True", "False", "Completed"), ("True", "False", "AlreadyDone"))
     assert results(yard, "busy").num_rows == 100
 
 
