@@ -1,3 +1,4 @@
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,12 @@ def test_a_token_that_was_changed_is_none(place: int, character: str) -> None:
     found = jose.claims(changed, KEY.public_key())
     # Of the last character some bits are padding.
     assert found is None or changed == TOKEN or place == len(TOKEN) - 1
+
+
+@pytest.mark.parametrize("text", ["-_+A", "-_/A"])
+def test_plain_base64_is_no_base64url(text: str) -> None:
+    with pytest.raises(ValueError, match="not base64url"):
+        jose.decoded(text)
 
 
 @given(st.text(max_size=60))
