@@ -300,7 +300,7 @@ class Engine:
         now = self._clock.now()
         match thing:
             case Runtime():
-                return runtimes.desire(thing, now)
+                return runtimes.desire(thing, self._driver.capabilities, now)
             case Model():
                 return models.desire(self._looks.model(key, thing, observed), now)
             case ModelService():

@@ -40,12 +40,16 @@ class Refusal:
     itself: bool = False
 
 
-def desire(runtime: Runtime, now: float) -> Outcome:
-    """A Runtime is ready when it is valid, which admission saw to."""
-    formats = ", ".join(each.name for each in runtime.spec.formats)
-    found = (Condition(type="Ready", status=Status.TRUE, reason=Reason.VALID, message=f"runs {formats}"),)
+def desire(runtime: Runtime, capabilities: Capabilities, now: float) -> Outcome:
+    """A Runtime is ready when it is valid, which admission saw to, and this place can run its worker."""
+    refused = image_refusal(_selection(runtime), capabilities)
+    if refused is None:
+        formats = ", ".join(each.name for each in runtime.spec.formats)
+        found = Condition(type="Ready", status=Status.TRUE, reason=Reason.VALID, message=f"runs {formats}")
+    else:
+        found = Condition(type="Ready", status=Status.FALSE, reason=refused.reason, message=refused.message)
     generation = runtime.metadata.generation
-    stamped = status.conditions(found, runtime.status.conditions, generation, now)
+    stamped = status.conditions((found,), runtime.status.conditions, generation, now)
     return Outcome(status=status.status({}, stamped, generation))
 
 

@@ -45,12 +45,7 @@ def program(work: WorkSpec) -> str:
 
 def fetches(work: WorkSpec) -> bool:
     """Whether something must be had from elsewhere before the work begins."""
-    if work.prepare is not None:
-        return bool(work.prepare.uri)
-    if work.serve is not None:
-        return any(model.uri for model in work.serve.models)
-    scorer = work.score or work.stream
-    return scorer is not None and bool(scorer.model.uri)
+    return any(kube_identity.artifacts(work))
 
 
 def is_apart(what: Unit | Task) -> bool:

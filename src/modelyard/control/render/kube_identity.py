@@ -23,12 +23,12 @@ def account_of_main(what: Unit | Task) -> str:
 
 def account_of_fetch(what: Unit | Task) -> str:
     """The same for the container that comes first."""
-    return what.pod.service_account if _in_clouds(_artifacts(what.work)) else ""
+    return what.pod.service_account if _in_clouds(artifacts(what.work)) else ""
 
 
 def labels(what: Unit | Task) -> dict[str, str]:
     """Without which Azure's webhook passes a pod by."""
-    uris = (*_own(what.work), *_artifacts(what.work))
+    uris = (*_own(what.work), *artifacts(what.work))
     wanted = what.pod.service_account and any(each.startswith(_AZURE) for each in uris)
     return {_USE_AZURE: "true"} if wanted else {}
 
@@ -42,11 +42,7 @@ def annotations(what: Unit | Task) -> dict[str, str]:
     return {_SKIP_AWS: ",".join(without), _SKIP_AZURE: ";".join(without)}
 
 
-def _in_clouds(uris: tuple[str, ...]) -> bool:
-    return any(each.startswith(_CLOUDS) for each in uris)
-
-
-def _artifacts(work: WorkSpec) -> tuple[str, ...]:
+def artifacts(work: WorkSpec) -> tuple[str, ...]:
     """Places that `runtime.fetch` reads."""
     if work.prepare is not None:
         return (work.prepare.uri,)
@@ -54,6 +50,10 @@ def _artifacts(work: WorkSpec) -> tuple[str, ...]:
         return tuple(each.uri for each in work.serve.models)
     scorer = work.score or work.stream
     return (scorer.model.uri,) if scorer is not None else ()
+
+
+def _in_clouds(uris: tuple[str, ...]) -> bool:
+    return any(each.startswith(_CLOUDS) for each in uris)
 
 
 def _own(work: WorkSpec) -> tuple[str, ...]:
